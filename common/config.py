@@ -46,8 +46,16 @@ class DataConfig(Section):
     partition: Literal["key", "uniform", "dirichlet", "quantity"] = "key"
     clients: int = Field(0, ge=0, description="number of synthetic clients (partition other than key)")
     alpha: float = Field(0.5, gt=0, description="concentration of the Dirichlet or quantity skew")
+    user_field: str = Field("", description="column of the user; without one, found by its usual names")
+    item_field: str = Field("", description="column of the item; without one, found by its usual names")
+    weight_field: str = Field("", description="column of the rating or count; without one, found by name, else 1")
+    timestamp_field: str = Field("", description="column of the time; without one, found by name, else 0")
+    label_field: str = Field("", description="array of image labels; without one, found by its usual names")
+    classes: tuple[str, ...] = Field((), description="public class names in label order; default: sorted folder names")
     max_line_bytes: int = Field(1_000_000, gt=0)
     max_records: int = Field(100_000_000, gt=0)
+    max_array_bytes: int = Field(4_294_967_296, gt=0, description="largest array in a .npz file, uncompressed")
+    max_pixels: int = Field(16_777_216, gt=0, description="largest image: height times width")
     holdout: Literal["none", "last"] = Field("none", description="keep each user's last interaction for evaluation")
 
 
