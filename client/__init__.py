@@ -1,0 +1,1 @@
+"""What runs beside the data: readers, the policy, the ledger, and the local training loop."""
