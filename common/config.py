@@ -107,6 +107,7 @@ class FederationConfig(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="simulated share of clients that vanish in a round")
     stragglers: float = Field(0.0, ge=0, lt=1, description="simulated share of clients that answer too late")
     min_clients: int = Field(1, ge=1, description="usable replies below which the round is aborted")
+    min_nodes: int = Field(1, ge=1, description="nodes to wait for before the first round")
     round_timeout_s: float = Field(3600.0, gt=0)
 
 

@@ -117,22 +117,28 @@ def scaled(batch: UpdateBatch, factors: NDArray[np.float64]) -> UpdateBatch:
         return np.where(by == 0.0, 0.0, values * by).astype(np.float32)
 
     with np.errstate(invalid="ignore", over="ignore"):
-        rows = {
-            name: RowBatch(t.offsets, t.ids, times(t.values, factors[t.owners])) for name, t in batch.rows.items()
-        }
+        rows = {name: RowBatch(t.offsets, t.ids, times(t.values, factors[t.owners])) for name, t in batch.rows.items()}
         dense = {name: times(array, factors) for name, array in batch.dense.items()}
     return UpdateBatch(batch.count, rows, dense)
 
 
-def summed(batch: UpdateBatch, specs: Iterable[ParameterSpec]) -> UpdateBatch:
-    """The sum of all contributions as one contribution (K = 1). Cost follows the entries, not V."""
+def sum_groups(batch: UpdateBatch, groups: IntArray, count: int, *, specs: Iterable[ParameterSpec]) -> UpdateBatch:
+    """Sum contribution k into contribution ``groups[k]`` of a batch of ``count``. Cost follows the entries, not V."""
     rows: dict[str, RowBatch] = {}
     for spec in specs:
         if spec.is_table and spec.name in batch.rows:
             t = batch.rows[spec.name]
-            rows[spec.name] = coalesce(np.zeros(len(t.ids), np.int64), t.ids, t.values, count=1, rows=spec.shape[0])
-    dense = {name: array.sum(axis=0, keepdims=True, dtype=np.float32) for name, array in batch.dense.items()}
-    return UpdateBatch(1, rows, dense)
+            rows[spec.name] = coalesce(groups[t.owners], t.ids, t.values, count=count, rows=spec.shape[0])
+    dense: dict[str, FloatArray] = {}
+    for name, array in batch.dense.items():
+        flat = segment_sum(array.reshape(batch.count, -1), groups, count)
+        dense[name] = flat.reshape(count, *array.shape[1:])
+    return UpdateBatch(count, rows, dense)
+
+
+def summed(batch: UpdateBatch, specs: Iterable[ParameterSpec]) -> UpdateBatch:
+    """The sum of all contributions as one contribution (K = 1)."""
+    return sum_groups(batch, np.zeros(batch.count, np.int64), 1, specs=specs)
 
 
 def concatenated(batches: list[UpdateBatch]) -> UpdateBatch:
@@ -146,7 +152,8 @@ def concatenated(batches: list[UpdateBatch]) -> UpdateBatch:
 
 
 def _segment(batch: UpdateBatch, name: str) -> RowBatch | int:
-    return batch.rows[name] if name in batch.rows else batch.count
+    """The rows of ``name``, or how many empty segments stand for them."""
+    return batch.rows.get(name, batch.count)
 
 
 def _concatenated_rows(parts: list[RowBatch | int]) -> RowBatch:

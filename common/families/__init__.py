@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from common.discovery import load_member, member_names
+from common.config import TaskConfig
+from common.discovery import load_member, member_names, nearest
+from common.errors import ConfigError
 from common.table import EmbeddingTable, RowDomain
 from common.units import Record, Units
 from common.update import Parameters, ParameterSpec, UpdateBatch
@@ -152,3 +154,23 @@ def names() -> list[str]:
 def load(name: str) -> Any:
     """The family called ``name``. Raises ``ConfigError`` with the nearest known name."""
     return load_member(__name__, name, CONSTANT)
+
+
+def options_of(family: Any, task: TaskConfig) -> Any:
+    """The family's own options from ``[task]``.
+
+    Raises:
+        ConfigError: an unknown option (with the nearest known one) or a bad value.
+    """
+    try:
+        return family.Options.model_validate(task.options)
+    except ValidationError as error:
+        known = list(family.Options.model_fields)
+        raise ConfigError("; ".join(_explained(e, known) for e in error.errors())) from None
+
+
+def _explained(error: Any, known: list[str]) -> str:
+    dotted = ".".join(str(part) for part in ("task", *error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"unknown option {dotted!r}{nearest(str(error['loc'][-1]), known)}"
+    return f"{dotted}: {error['msg']}"

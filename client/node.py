@@ -1,0 +1,123 @@
+"""From a Flower node's configuration to its session: a simulated shard of clients, or a site with its own data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from client import readers
+from client.ledger import Ledger
+from client.policy import Policy, read_policy
+from client.session import Session
+from client.store import by_client, encode_clients, load_store, save_store, shard
+from common import families
+from common.config import DataConfig, Scenario
+from common.errors import ConfigError
+from common.table import RowDomain
+from common.units import ClientStore, Record
+
+
+@dataclass(frozen=True)
+class StoreSource:
+    """A shard of the clients that a simulation has already encoded."""
+
+    path: Path
+    index: int
+    count: int
+
+    def store(self, scenario: Scenario, domain: RowDomain | None) -> ClientStore:
+        """Every ``count``-th client, from ``index``."""
+        return shard(load_store(self.path), self.index, self.count)
+
+
+@dataclass(frozen=True)
+class SiteSource:
+    """A site's own data: it decides path and reader; the scenario decides family and privacy unit."""
+
+    name: str
+    data: DataConfig
+    state_dir: Path
+
+    def store(self, scenario: Scenario, domain: RowDomain | None) -> ClientStore:
+        """Read and encode once; later processes of the same site reopen the encoded file."""
+        data = self.data.model_copy(update={"unit": scenario.data.unit, "client_key": (), "holdout": "none"})
+        family = families.load(scenario.task.family)
+        path = self.state_dir / f"encoded-{self._cache_key(scenario, data, domain)}.npz"
+        if path.exists():
+            return load_store(path)
+        records = [Record(self.name, r.unit, r.value) for r in readers.read(data)]
+        if scenario.data.unit == "client":
+            records = [Record(self.name, self.name, r.value) for r in records]
+        options = families.options_of(family, scenario.task)
+        store = encode_clients(by_client(records).items(), family, options, domain=domain)
+        save_store(store, path)
+        return store
+
+    def _cache_key(self, scenario: Scenario, data: DataConfig, domain: RowDomain | None) -> str:
+        files = sorted(p for p in _files(Path(data.path)))
+        stamp = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+        task = scenario.task.model_dump(mode="json")
+        rows = domain.digest if domain else ""
+        text = json.dumps([stamp, task, data.model_dump(mode="json"), rows], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _files(path: Path) -> list[Path]:
+    return [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path] if path.exists() else []
+
+
+def open_session(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) -> Session:
+    """The session of this node.
+
+    A simulated node finds ``simulation`` (a directory) in the run configuration and its ``partition-id`` and
+    ``num-partitions`` in its own. A site has ``site`` (a TOML file with ``name`` and ``[data]``), ``state-dir`` and
+    ``policy`` in its node configuration, and nothing that the coordinator sends replaces them.
+
+    Raises:
+        ConfigError: neither is there, or the site file is wrong.
+    """
+    if "site" in node_config:
+        state_dir = Path(str(node_config.get("state-dir", "")))
+        if not str(node_config.get("state-dir", "")) or not node_config.get("policy"):
+            raise ConfigError("a site needs `site`, `state-dir` and `policy` in its node configuration")
+        state_dir.mkdir(parents=True, exist_ok=True)
+        policy = read_policy(Path(str(node_config["policy"])))
+        return _site_session(Path(str(node_config["site"])), state_dir, policy)
+    if run_config.get("simulation"):
+        index, count = int(node_config["partition-id"]), int(node_config["num-partitions"])
+        return _simulated_session(Path(str(run_config["simulation"])), index, count)
+    raise ConfigError("this node has no data: its node configuration names no `site`")
+
+
+@lru_cache(maxsize=4)  # a cache, not state: an evicted session costs a full table on the next round
+def _simulated_session(directory: Path, index: int, count: int) -> Session:
+    state_dir = directory / "nodes" / str(index)
+    state_dir.mkdir(parents=True, exist_ok=True)
+    return Session(
+        StoreSource(directory / "clients.npz", index, count),
+        Ledger.open(directory / "ledger.sqlite"),
+        Policy.permissive(),
+        simulated=True,
+        state_dir=state_dir,
+    )
+
+
+def _site_session(site: Path, state_dir: Path, policy: Policy) -> Session:
+    try:
+        raw = tomllib.loads(site.read_text(encoding="utf-8"))
+        data = DataConfig.model_validate(raw.get("data", {}))
+        name = str(raw["name"])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError, KeyError) as error:
+        raise ConfigError(f"cannot use the site file {site} ({type(error).__name__})") from None
+    path = Path(data.path)
+    data = data.model_copy(update={"path": str(path if path.is_absolute() else site.parent / path)})
+    ledger = Ledger.open(state_dir / "ledger.sqlite")
+    return Session(SiteSource(name, data, state_dir), ledger, policy, state_dir=state_dir)

@@ -1,0 +1,227 @@
+"""One node's part in one run: admits the run under the policy, keeps the table version, computes rounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from client.fingerprint import data_fingerprint
+from client.ledger import Ledger, Reservation
+from client.policy import Policy, check
+from client.training import client_updates, local_training
+from common import wire
+from common.config import Scenario, scenario_from_json
+from common.errors import FedembedError, WireError
+from common.files import atomic_files
+from common.privacy.accounting import event_to_json
+from common.privacy.plan import check_delta
+from common.privacy.rng import NoiseSource
+from common.seeds import public_rng
+from common.table import FloatArray, IntArray, RowDomain
+from common.units import ClientStore
+from common.update import UpdateBatch
+from common.work import Work, work_for
+
+
+class DataSource(Protocol):
+    """Where a node's encoded data come from."""
+
+    def store(self, scenario: Scenario, domain: RowDomain | None) -> ClientStore:
+        """The clients that this node hosts, encoded for the scenario's family and the given rows."""
+
+
+@dataclass
+class Session:
+    """State of a node between messages. Losing it costs a full table on the next round, never privacy.
+
+    Attributes:
+        source: the node's data.
+        ledger: the node's own record of privacy spent.
+        policy: the node's own limits.
+        keeps_table: whether the process outlives a message, so that later rounds may send changed rows only.
+        simulated: whether this node plays the faults that the scenario asks for.
+        state_dir: where an admitted run is kept for the process that serves the next message; ``None`` where one
+            process serves them all.
+    """
+
+    source: DataSource
+    ledger: Ledger
+    policy: Policy
+    keeps_table: bool = False
+    simulated: bool = False
+    state_dir: Path | None = None
+    run: str = ""
+    work: Work | None = None
+    clients: ClientStore | None = None
+    fingerprints: tuple[str, ...] = ()
+    parameters: dict[str, FloatArray] | None = None
+    version: int = -1
+
+    def prepare(self, payload: wire.Payload) -> wire.Payload:
+        """Admit a run or refuse it: a refusal is a normal reply that names code and numbers.
+
+        Raises:
+            WireError: malformed payload.
+            ConfigError, DataError: the scenario or this node's data cannot be used.
+        """
+        run = payload.text("run")
+        scenario = scenario_from_json(payload.text("scenario"))
+        work = work_for(scenario, wire.decode_domain(payload))
+        refusal = self._policy_refusal(work)
+        if refusal is None:
+            self._adopt(run, work)
+            refusal = self._reserve(payload.text("coordinator"))
+        if refusal is not None:
+            return _reply(run, status="refused", clients=0, code=refusal[0], reason=refusal[1])
+        self._remember(payload)
+        return _reply(run, status="ready", clients=len(self._clients()))
+
+    def _remember(self, payload: wire.Payload) -> None:
+        if self.state_dir is not None:
+            with atomic_files(self.state_dir / "run.json", self.state_dir / "run.npz") as (config, arrays):
+                config.write_text(json.dumps(dict(payload.config)))
+                arrays.write_bytes(wire.array_bytes(payload))
+
+    def _recall(self, run: str) -> bool:
+        """Take up a run that an earlier process of this node admitted: its reservation is in the ledger."""
+        if self.state_dir is None or not (self.state_dir / "run.json").exists():
+            return False
+        config = json.loads((self.state_dir / "run.json").read_text())
+        if config.get("run") != run:
+            return False
+        payload = wire.Payload(config, wire.arrays_from_bytes((self.state_dir / "run.npz").read_bytes()))
+        self._adopt(run, work_for(scenario_from_json(payload.text("scenario")), wire.decode_domain(payload)))
+        return True
+
+    def _policy_refusal(self, work: Work) -> tuple[str, str] | None:
+        refusal = check(
+            self.policy,
+            mode=work.plan.mode,
+            family=work.scenario.task.family,
+            unit=work.plan.unit,
+            epsilon=work.plan.epsilon("other_clients" if work.plan.mode == "central" else "coordinator"),
+            delta=work.plan.delta,
+            rounds=work.plan.rounds,
+        )
+        return None if refusal is None else (refusal.code, refusal.message)
+
+    def _adopt(self, run: str, work: Work) -> None:
+        store = self.source.store(work.scenario, work.domain)
+        fingerprints = tuple(data_fingerprint(store.client(i)) for i in range(len(store)))
+        self.run, self.work, self.clients, self.fingerprints = run, work, store, fingerprints
+        self.parameters, self.version = None, -1
+
+    def _reserve(self, coordinator: str) -> tuple[str, str] | None:
+        """Reserve the whole planned run in the ledger, durable before anything is computed."""
+        plan = self._work().plan
+        store = self._clients()
+        event = event_to_json(plan.client_round_event())
+        if plan.mode != "none":
+            check_delta(plan.delta, max((store.client(i).count for i in range(len(store))), default=0))
+            for fingerprint in set(self.fingerprints):
+                spent = self.ledger.epsilon(fingerprint, plan.unit, plan.delta, extra={event: plan.rounds})
+                if spent > self.policy.max_epsilon:
+                    limit = self.policy.max_epsilon
+                    return "budget", f"this run would bring epsilon to {spent:.4g}, over the limit {limit:.4g}"
+        self.ledger.reserve(
+            [
+                Reservation(
+                    fingerprint=f,
+                    unit=plan.unit,
+                    run=self.run,
+                    coordinator=coordinator,
+                    event_json=event,
+                    rounds=plan.rounds,
+                    delta=plan.delta,
+                )
+                for f in dict.fromkeys(self.fingerprints)
+            ]
+        )
+        return None
+
+    def train(self, payload: wire.Payload) -> wire.Payload:
+        """Compute one round for the clients that the payload names.
+
+        Raises:
+            WireError: malformed payload, another run, or rows for a version that this node does not hold.
+        """
+        if payload.text("run") != self.run and not self._recall(payload.text("run")):
+            return _reply(payload.text("run"), status="unprepared")
+        round_number, attempt = payload.integer("round"), payload.integer("attempt")
+        chosen = payload.array("clients", np.int64, 1)
+        store = self._clients()
+        if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(store) or len(set(chosen.tolist())) < len(chosen)):
+            raise WireError("the round names clients that this node does not host, or one twice")
+        base_version = payload.integer("base_version")
+        if base_version >= 0 and base_version != self.version:
+            return _reply(self.run, status="need_full", round=round_number)
+        base = self.parameters if base_version >= 0 else None
+        parameters = wire.decode_parameters(payload, self.work.specs, base)
+        if self.keeps_table:
+            self.parameters, self.version = parameters, payload.integer("version")
+        return self._computed(parameters, chosen, round_number, attempt)
+
+    def _computed(
+        self, parameters: dict[str, FloatArray], chosen: IntArray, round_number: int, attempt: int
+    ) -> wire.Payload:
+        work, store = self._work(), self._clients()
+        if work.plan.mode != "none":
+            self.ledger.charge(self.run, round_number, attempt, [self.fingerprints[i] for i in chosen])
+        names = [store.names[i] for i in chosen]
+        status = self._status(names, round_number)
+        active = np.flatnonzero((status == wire.OK) | (status == wire.LATE))
+        batch = UpdateBatch(0)
+        if len(active):
+            batch = client_updates(
+                work,
+                parameters,
+                [store.client(int(chosen[k])) for k in active],
+                training=local_training(work, round_number),
+                sources=[self._source(names[k], round_number, attempt) for k in active],
+            )
+        arrays = {"clients": chosen, "status": status, **wire.encode_updates(batch)}
+        config = {"status": "done", "round": round_number, "version": self.version}
+        return _reply(self.run, arrays, **config)
+
+    def _status(self, names: Sequence[str], round_number: int) -> np.ndarray:
+        federation = self._work().scenario.federation
+        status = np.zeros(len(names), dtype=np.int8)
+        if self.simulated and (federation.dropout or federation.stragglers):
+            for k, name in enumerate(names):
+                u = public_rng(self._work().scenario.seed, "faults", round_number, name).random()
+                if u < federation.dropout:
+                    status[k] = wire.DROPPED
+                elif u < federation.dropout + federation.stragglers:
+                    status[k] = wire.LATE
+        return status
+
+    def _source(self, name: str, round_number: int, attempt: int) -> NoiseSource:
+        """Fresh randomness from the operating system; reproducible where the run protects nobody anyway."""
+        work = self._work()
+        if work.plan.mode == "none" or work.plan.test_mode:
+            return NoiseSource.seeded_for_tests(work.scenario.seed).derive("client", name, round_number)
+        return NoiseSource.from_os().derive("client", name, round_number, attempt)
+
+    def _work(self) -> Work:
+        if self.work is None:
+            raise WireError("no run was prepared on this node")
+        return self.work
+
+    def _clients(self) -> ClientStore:
+        if self.clients is None:
+            raise WireError("no run was prepared on this node")
+        return self.clients
+
+
+def failure_reply(run: str, error: FedembedError) -> wire.Payload:
+    """A refusal for an error raised on purpose: class and message, which never hold private values."""
+    return _reply(run, status="failed", clients=0, code=type(error).__name__, reason=str(error))
+
+
+def _reply(run: str, arrays: dict[str, Any] | None = None, **config: Any) -> wire.Payload:
+    return wire.Payload({"protocol": wire.PROTOCOL, "run": run, **config}, arrays or {})

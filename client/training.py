@@ -1,0 +1,192 @@
+"""The one local loop: from a client's units and the global parameters to its clipped and, where due, noised update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.families import AdditiveFamily, LocalFamily, LocalTraining, ModuleFamily
+from common.privacy.clipping import clip
+from common.privacy.mechanisms import gaussian
+from common.privacy.rng import NoiseSource
+from common.units import Units
+from common.update import (
+    Parameters,
+    ParameterSpec,
+    RowBatch,
+    UpdateBatch,
+    concatenated,
+    sum_groups,
+)
+from common.work import Work
+
+# Units whose contributions are held at once: bounds memory, changes nothing else.
+UNITS_PER_CHUNK = 1024
+
+
+def resolved_device(name: str) -> str:
+    """``auto`` becomes ``cuda`` where a GPU is usable, else ``cpu``."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def local_training(work: Work, round_number: int) -> LocalTraining:
+    """Public settings of the local work in round ``round_number`` (from 1)."""
+    t = work.scenario.training
+    return LocalTraining(
+        local_steps=t.local_steps,
+        local_epochs=t.local_epochs,
+        batch_size=t.batch_size,
+        lr=t.lr,
+        progress=(round_number - 1) / work.scenario.federation.rounds,
+        device=resolved_device(t.device),
+    )
+
+
+def client_updates(
+    work: Work, parameters: Parameters, clients: Sequence[Units], *, training: LocalTraining, sources: list[NoiseSource]
+) -> UpdateBatch:
+    """What the given clients send in one round: one contribution each, already clipped and noised as the plan says.
+
+    Args:
+        clients: encoded data of each client.
+        sources: one source of randomness a client: local sampling, and noise in ``example`` and ``local`` mode.
+    """
+    plan = work.plan
+    if plan.mode == "example":
+        return _example_mode(work, parameters, clients, training=training, sources=sources)
+    if isinstance(work.family, AdditiveFamily):
+        batch = _additive(work, parameters, clients)
+    elif isinstance(work.family, LocalFamily):
+        seeds = [int(source.derive("local sampling").integers(1, 2**62)[0]) for source in sources]
+        batch = work.family.local_update(parameters, clients, work.domain, work.options, training=training, seeds=seeds)
+    else:
+        batch = concatenated(
+            [_module_sgd(work, parameters, c, training, s) for c, s in zip(clients, sources, strict=True)]
+        )
+    if plan.mode == "none":
+        return batch
+    if plan.unit_is_client:
+        batch = clip(batch, plan.l2_clip_norm).batch
+    return _with_local_noise(work, batch, sources) if plan.mode == "local" else batch
+
+
+def _additive(work: Work, parameters: Parameters, clients: Sequence[Units]) -> UpdateBatch:
+    """Per-unit contributions, each clipped by itself, summed per client (DESIGN: additive over units)."""
+    owner = np.repeat(np.arange(len(clients)), [c.count for c in clients])
+    units = _joined(clients)
+    parts = []
+    for start in range(0, units.count, UNITS_PER_CHUNK):
+        stop = min(start + UNITS_PER_CHUNK, units.count)
+        batch = work.family.contributions(parameters, units.slice(start, stop), work.options)
+        if work.plan.mode != "none":
+            batch = clip(batch, work.plan.l2_clip_norm).batch
+        parts.append(sum_groups(batch, owner[start:stop], len(clients), specs=work.update_specs))
+    if not parts:
+        return _zero_update(work.update_specs, len(clients))
+    whole = concatenated(parts)
+    groups = np.tile(np.arange(len(clients)), len(parts))
+    return sum_groups(whole, groups, len(clients), specs=work.update_specs)
+
+
+def _joined(clients: Sequence[Units]) -> Units:
+    """The units of several clients, one after the other."""
+    if len(clients) == 1:
+        return clients[0]
+    sizes = np.concatenate([np.diff(c.offsets) for c in clients])
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    names = clients[0].columns
+    return Units(offsets, {n: np.concatenate([c.columns[n] for c in clients]) for n in names})
+
+
+def _zero_update(specs: Sequence[ParameterSpec], count: int) -> UpdateBatch:
+    dense = {s.name: np.zeros((count, *s.shape), np.float32) for s in specs if not s.is_table}
+    return UpdateBatch(count, {}, dense)
+
+
+def _example_mode(
+    work: Work, parameters: Parameters, clients: Sequence[Units], *, training: LocalTraining, sources: list[NoiseSource]
+) -> UpdateBatch:
+    from common.privacy.dpsgd import train_example_mode  # imports opacus
+
+    return concatenated(
+        [
+            train_example_mode(
+                work.family,
+                parameters,
+                units,
+                work.domain,
+                work.options,
+                plan=work.plan,
+                training=training,
+                source=source,
+            )
+            for units, source in zip(clients, sources, strict=True)
+        ]
+    )
+
+
+def _with_local_noise(work: Work, batch: UpdateBatch, sources: list[NoiseSource]) -> UpdateBatch:
+    """Gaussian noise on every coordinate of every client's clipped update, touched or not."""
+    noised = []
+    for k, source in enumerate(sources):
+        dense = {}
+        for spec in work.update_specs:
+            value = np.zeros(spec.shape, np.float32)
+            if not spec.is_table:
+                value += batch.dense[spec.name][k]
+            elif spec.name in batch.rows:
+                table = batch.rows[spec.name]
+                lo, hi = table.offsets[k], table.offsets[k + 1]
+                value[table.ids[lo:hi]] = table.values[lo:hi]
+            dense[spec.name] = value
+        stddev = work.plan.noise_stddev
+        noised.append(dense_update(gaussian.MECHANISM.add_noise(dense, stddev, source), work.update_specs))
+    return concatenated(noised)
+
+
+def dense_update(parameters: Parameters, specs: Sequence[ParameterSpec]) -> UpdateBatch:
+    """One contribution that touches every row of every table."""
+    rows = {
+        s.name: RowBatch(np.array([0, s.shape[0]]), np.arange(s.shape[0], dtype=np.int64), parameters[s.name])
+        for s in specs
+        if s.is_table
+    }
+    dense = {s.name: parameters[s.name][None] for s in specs if not s.is_table}
+    return UpdateBatch(1, rows, dense)
+
+
+def _module_sgd(
+    work: Work, parameters: Parameters, units: Units, training: LocalTraining, source: NoiseSource
+) -> UpdateBatch:
+    """Plain SGD on a torch module without tables (encoders): local minus global parameters."""
+    import torch
+
+    family: ModuleFamily = work.family
+    rng = np.random.default_rng(int(source.derive("local sampling").integers(1, 2**62)[0]))
+    module = family.module(work.options, 0).to(training.device)
+    module.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in parameters.items()})
+    optimizer = torch.optim.SGD(module.parameters(), lr=training.lr)
+    for chosen in _batches(units.count, training, rng):
+        batch = family.batch(units.take(chosen), work.domain, work.options, rng)
+        loss = family.loss(module, {n: t.to(training.device) for n, t in batch.items()}).sum() / len(chosen)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    state = module.state_dict()
+    return UpdateBatch(1, {}, {n: (state[n].cpu().numpy() - v)[None] for n, v in parameters.items()})
+
+
+def _batches(count: int, training: LocalTraining, rng: np.random.Generator) -> list[np.ndarray]:
+    """Index batches of one round: shuffled passes, cut off after ``local_steps`` where that is set."""
+    if count == 0:
+        return []
+    size = min(training.batch_size, count)
+    steps_a_pass = -(-count // size)
+    passes = training.local_epochs if training.local_steps == 0 else -(-training.local_steps // steps_a_pass)
+    batches = [b for _ in range(passes) for b in np.array_split(rng.permutation(count), steps_a_pass)]
+    return batches[: training.local_steps] if training.local_steps else batches

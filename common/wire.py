@@ -1,0 +1,223 @@
+"""Messages as plain payloads: named arrays and a flat configuration, encoded and checked in one place.
+
+Nothing here knows Flower; ``pack`` is handed Flower's record classes by the apps. Every decoder is total: a malformed
+payload raises ``WireError`` and nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import ConfigError, WireError
+from common.table import FloatArray, IntArray, RowDomain
+from common.update import Parameters, ParameterSpec, RowBatch, UpdateBatch
+
+PROTOCOL = "fedembed/1"
+
+# What became of one client in one round (int8 on the wire).
+OK, REFUSED, FAILED, DROPPED, LATE = range(5)
+STATUS_NAMES = ("ok", "refused", "failed", "dropped", "late")
+
+
+@dataclass(frozen=True)
+class Payload:
+    """One message: ``config`` holds str, int, float, bool, bytes and lists of them; ``arrays`` holds ndarrays."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def text(self, key: str) -> str:
+        """String ``key``. Raises ``WireError`` if absent or of another type."""
+        return self._typed(key, str)
+
+    def integer(self, key: str) -> int:
+        """Integer ``key``. Raises ``WireError`` if absent or of another type."""
+        return self._typed(key, int)
+
+    def _typed(self, key: str, kind: type) -> Any:
+        value = self.config.get(key)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise WireError(f"field {key!r} is missing or not of type {kind.__name__}")
+        return value
+
+    def array(self, key: str, dtype: Any, ndim: int) -> NDArray[Any]:
+        """Array ``key`` with exactly this dtype and number of axes. Raises ``WireError``."""
+        value = self.arrays.get(key)
+        if value is None or value.dtype != np.dtype(dtype) or value.ndim != ndim:
+            raise WireError(f"array {key!r} is missing or not {np.dtype(dtype)} with {ndim} axes")
+        return value
+
+
+def pack(payload: Payload, records: Any) -> Any:
+    """A Flower ``RecordDict``; ``records`` is the module ``flwr.app``."""
+    arrays = records.ArrayRecord({k: records.Array(np.ascontiguousarray(v)) for k, v in payload.arrays.items()})
+    return records.RecordDict({"arrays": arrays, "config": records.ConfigRecord(dict(payload.config))})
+
+
+def unpack(record: Any) -> Payload:
+    """Inverse of ``pack`` for anything that looks like a ``RecordDict``. Raises ``WireError``."""
+    try:
+        arrays = {name: array.numpy() for name, array in record["arrays"].items()}
+        payload = Payload(dict(record["config"]), arrays)
+    except (KeyError, TypeError, ValueError, AttributeError, EOFError) as error:
+        raise WireError(f"not a fedembed message ({type(error).__name__})") from None
+    if payload.config.get("protocol") != PROTOCOL:
+        raise WireError(f"the other side does not speak {PROTOCOL}")
+    return payload
+
+
+def array_bytes(payload: Payload) -> bytes:
+    """The arrays of a payload as the bytes of an ``.npz`` without pickled objects."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **payload.arrays)
+    return buffer.getvalue()
+
+
+def arrays_from_bytes(data: bytes) -> dict[str, NDArray[Any]]:
+    """Inverse of ``array_bytes``. Raises ``WireError``."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise WireError(f"stored arrays are damaged ({type(error).__name__})") from None
+
+
+def encode_domain(domain: RowDomain | None) -> Payload:
+    """A row domain; ``None`` (encoders) is an empty payload."""
+    if domain is None:
+        return Payload()
+    encoded = [key.encode() for key in domain.keys]
+    arrays: dict[str, NDArray[Any]] = {
+        "domain/bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+        "domain/lengths": np.array([len(k) for k in encoded], dtype=np.int64),
+    }
+    if domain.frequencies is not None:
+        arrays["domain/frequencies"] = domain.frequencies
+    return Payload({"domain_source": domain.source, "domain_digest": domain.digest}, arrays)
+
+
+def decode_domain(payload: Payload) -> RowDomain | None:
+    """Inverse of ``encode_domain``. Raises ``WireError``."""
+    if "domain/bytes" not in payload.arrays:
+        return None
+    lengths = payload.array("domain/lengths", np.int64, 1)
+    raw = payload.array("domain/bytes", np.uint8, 1).tobytes()
+    if len(lengths) == 0 or lengths.min() < 0 or int(lengths.sum()) != len(raw):
+        raise WireError("the lengths of the row keys do not fit their bytes")
+    ends = np.cumsum(lengths)
+    frequencies = payload.arrays.get("domain/frequencies")
+    if frequencies is not None:
+        frequencies = payload.array("domain/frequencies", np.float64, 1)
+    try:
+        keys = tuple(raw[end - n : end].decode() for n, end in zip(lengths, ends, strict=True))
+        domain = RowDomain(keys, frequencies, payload.text("domain_source"))
+    except (UnicodeDecodeError, ConfigError) as error:
+        raise WireError(f"the row domain is not valid: {error}") from None
+    if domain.digest != payload.text("domain_digest"):
+        raise WireError("the row domain does not match its digest")
+    return domain
+
+
+def encode_parameters(parameters: Parameters, changed: Mapping[str, IntArray] | None) -> dict[str, NDArray[Any]]:
+    """All parameters (``changed`` is ``None``), or the named rows of tables plus every other array whole."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, value in parameters.items():
+        if changed is not None and name in changed:
+            arrays[f"ids/{name}"] = changed[name]
+            arrays[f"values/{name}"] = value[changed[name]]
+        else:
+            arrays[f"full/{name}"] = value
+    return arrays
+
+
+def decode_parameters(
+    payload: Payload, specs: Sequence[ParameterSpec], base: Mapping[str, FloatArray] | None
+) -> dict[str, FloatArray]:
+    """Parameters in the shapes of ``specs``; row messages are applied to ``base`` in place.
+
+    Raises:
+        WireError: a missing array, a wrong shape, rows without a base or out of range.
+    """
+    result: dict[str, FloatArray] = {}
+    for spec in specs:
+        if f"full/{spec.name}" in payload.arrays:
+            value = payload.array(f"full/{spec.name}", np.float32, len(spec.shape))
+            if value.shape != spec.shape:
+                raise WireError(f"parameter {spec.name!r} has shape {value.shape}, expected {spec.shape}")
+            result[spec.name] = value
+        elif base is None:
+            raise WireError(f"parameter {spec.name!r} is missing and no earlier version is held")
+        else:
+            ids = payload.array(f"ids/{spec.name}", np.int64, 1)
+            values = payload.array(f"values/{spec.name}", np.float32, 2)
+            if len(ids) and (ids.min() < 0 or ids.max() >= spec.shape[0]):
+                raise WireError(f"row numbers of {spec.name!r} lie outside the table")
+            if values.shape != (len(ids), spec.shape[1]):
+                raise WireError(f"rows of {spec.name!r} have shape {values.shape}")
+            base[spec.name][ids] = values
+            result[spec.name] = base[spec.name]
+    return result
+
+
+def encode_updates(batch: UpdateBatch) -> dict[str, NDArray[Any]]:
+    """The arrays of an UpdateBatch."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, table in batch.rows.items():
+        arrays[f"offsets/{name}"], arrays[f"ids/{name}"] = table.offsets, table.ids
+        arrays[f"values/{name}"] = table.values
+    arrays.update({f"dense/{name}": value for name, value in batch.dense.items()})
+    return arrays
+
+
+def decode_updates(payload: Payload, specs: Sequence[ParameterSpec], count: int) -> UpdateBatch:
+    """Inverse of ``encode_updates`` with every structural property checked.
+
+    Values may still be non-finite or too large: that is judged per client, so one bad client spoils only itself.
+
+    Raises:
+        WireError: unknown, missing or mis-shaped arrays; row numbers out of range, unsorted or repeated.
+    """
+    rows: dict[str, RowBatch] = {}
+    dense: dict[str, FloatArray] = {}
+    known: set[str] = set()
+    for spec in specs:
+        if spec.is_table:
+            known |= {f"{part}/{spec.name}" for part in ("offsets", "ids", "values")}
+            if f"offsets/{spec.name}" in payload.arrays:
+                rows[spec.name] = _decode_rows(payload, spec, count)
+        else:
+            known.add(f"dense/{spec.name}")
+            value = payload.array(f"dense/{spec.name}", np.float32, len(spec.shape) + 1)
+            if value.shape != (count, *spec.shape):
+                raise WireError(f"dense update {spec.name!r} has shape {value.shape}")
+            dense[spec.name] = value
+    extra = [k for k in payload.arrays if k.split("/")[0] in {"offsets", "ids", "values", "dense"} and k not in known]
+    if extra:
+        raise WireError(f"{len(extra)} arrays belong to no parameter")
+    return UpdateBatch(count, rows, dense)
+
+
+def _decode_rows(payload: Payload, spec: ParameterSpec, count: int) -> RowBatch:
+    offsets = payload.array(f"offsets/{spec.name}", np.int64, 1)
+    ids = payload.array(f"ids/{spec.name}", np.int64, 1)
+    values = payload.array(f"values/{spec.name}", np.float32, 2)
+    if len(offsets) != count + 1 or offsets[0] != 0 or offsets[-1] != len(ids) or np.any(np.diff(offsets) < 0):
+        raise WireError(f"offsets of {spec.name!r} do not describe {count} clients")
+    if values.shape != (len(ids), spec.shape[1]):
+        raise WireError(f"values of {spec.name!r} have shape {values.shape}")
+    if len(ids):
+        if ids.min() < 0 or ids.max() >= spec.shape[0]:
+            raise WireError(f"row numbers of {spec.name!r} lie outside the table")
+        step = np.diff(ids)
+        starts = offsets[1:-1]
+        inside = np.ones(len(ids) - 1, dtype=bool)
+        inside[starts[(starts > 0) & (starts < len(ids))] - 1] = False
+        if np.any(step[inside] <= 0):
+            raise WireError(f"row numbers of {spec.name!r} are not strictly increasing")
+    return RowBatch(offsets, ids, values)

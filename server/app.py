@@ -1,0 +1,39 @@
+"""The Flower ServerApp: reads the run configuration and hands over to ``coordinate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common.config import scenario_from_json
+from common.errors import ConfigError
+from server.coordinate import coordinate
+from server.progress import LogReporter, Reporter
+from server.rounds import Exchange
+from server.run import Outcome
+
+
+def build_app(reporter: Reporter, finished: Callable[[Outcome], None] = lambda outcome: None) -> ServerApp:
+    """A ServerApp that tells ``reporter`` how it goes and ``finished`` how it ended."""
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        """Run configuration: ``scenario`` (canonical JSON), ``out`` (a directory), ``benchmarks`` (JSON, optional)."""
+        config = context.run_config
+        if not config.get("scenario") or not config.get("out"):
+            raise ConfigError("the run configuration needs `scenario` (JSON) and `out` (a directory)")
+        scenario = scenario_from_json(str(config["scenario"]))
+        files = json.loads(str(config.get("benchmarks") or "{}"))
+        benchmarks = {name: Path(path) for name, path in files.items()}
+        exchange = Exchange(grid, scenario.federation.round_timeout_s)
+        finished(coordinate(exchange, scenario, Path(str(config["out"])), reporter=reporter, benchmarks=benchmarks))
+
+    return server_app
+
+
+app = build_app(LogReporter())

@@ -1,0 +1,129 @@
+"""What a run needs to continue: an atomic checkpoint, and a journal of attempts that is durable before each round."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import CheckpointError
+from common.files import atomic_files, disk_errors
+from common.table import FloatArray
+
+
+@dataclass
+class RunState:
+    """Everything that changes from round to round.
+
+    Attributes:
+        round: rounds applied so far.
+        parameters: current global parameters (noised wherever the plan adds noise).
+        optimizer: arrays of the server optimizer.
+        history: one mapping of public facts a round.
+    """
+
+    round: int
+    parameters: dict[str, FloatArray]
+    optimizer: dict[str, FloatArray] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class CheckpointDirectory:
+    """One run's checkpoint and journal.
+
+    The directory belongs to one scenario digest; another scenario is refused rather than mixed in.
+
+    Attributes:
+        run_id: 32 hexadecimal digits, drawn when the directory was first used.
+    """
+
+    def __init__(self, directory: Path, run_digest: str) -> None:
+        self._state_path = directory / "state.safetensors"
+        self._journal_path = directory / "journal.jsonl"
+        self._digest = run_digest
+        with disk_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        self.run_id = self._own_run_id(directory / "run-id")
+
+    @staticmethod
+    def _own_run_id(path: Path) -> str:
+        """A random name of this run, kept on disk: ledgers tell runs apart by it, also two of one scenario."""
+        if not path.exists():
+            with atomic_files(path) as (partial,):
+                partial.write_text(secrets.token_hex(16))
+        return path.read_text().strip()
+
+    def save(self, state: RunState) -> None:
+        """Replace the checkpoint: complete on disk before the old one goes.
+
+        Raises:
+            StorageError: the disk is full or not writable; the earlier checkpoint is untouched.
+        """
+        from safetensors.numpy import save
+
+        arrays = {f"parameter/{n}": v for n, v in state.parameters.items()}
+        arrays |= {f"optimizer/{n}": v for n, v in state.optimizer.items()}
+        facts = json.dumps({"round": state.round, "history": state.history})
+        content = save(arrays, metadata={"run": self._digest, "facts": facts})
+        with atomic_files(self._state_path) as (partial,):
+            partial.write_bytes(hashlib.sha256(content).digest() + content)
+
+    def load(self) -> RunState | None:
+        """The last checkpoint, or ``None`` when there is none.
+
+        Raises:
+            CheckpointError: damaged, or of another run.
+        """
+        if not self._state_path.exists():
+            return None
+        raw = self._state_path.read_bytes()
+        if hashlib.sha256(raw[32:]).digest() != raw[:32]:
+            raise CheckpointError(f"{self._state_path} is damaged", remedy="Remove the directory and start again.")
+        metadata = _metadata(raw[32:])
+        if metadata.get("run") != self._digest:
+            raise CheckpointError(f"{self._state_path.parent} holds a run of another scenario or seed")
+        from safetensors.numpy import load
+
+        facts = json.loads(metadata["facts"])
+        arrays = {n: v.copy() for n, v in load(raw[32:]).items()}
+        return RunState(
+            facts["round"], _part(arrays, "parameter/"), _part(arrays, "optimizer/"), history=facts["history"]
+        )
+
+    def begin_attempt(self, round_number: int) -> int:
+        """Record, durably, that round ``round_number`` is about to be computed; returns the attempt's number."""
+        attempt = sum(1 for entry in self.attempts() if entry["round"] == round_number) + 1
+        line = json.dumps({"round": round_number, "attempt": attempt}) + "\n"
+        with disk_errors(self._journal_path), self._journal_path.open("a") as journal:
+            journal.write(line)
+            journal.flush()
+            os.fsync(journal.fileno())
+        return attempt
+
+    def attempts(self) -> list[dict[str, int]]:
+        """Every attempt begun so far, in order.
+
+        A line cut off by a crash was never acknowledged, so no client was asked to compute for it.
+        """
+        if not self._journal_path.exists():
+            return []
+        entries = []
+        for line in self._journal_path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                entries.append(json.loads(line))
+        return entries
+
+
+def _metadata(content: bytes) -> Mapping[str, str]:
+    size = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + size]).get("__metadata__", {})
+
+
+def _part(arrays: Mapping[str, FloatArray], prefix: str) -> dict[str, FloatArray]:
+    return {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}

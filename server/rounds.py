@@ -1,0 +1,205 @@
+"""The round: who is asked, which replies count, and Flower as the carrier.
+
+``RoundMachine`` is pure: it is told what was asked and what came back, and it ends with one private sum and a count
+of reasons. ``Exchange`` moves payloads over a Flower ``Grid`` and maps failures back to the node that was asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flwr.app
+import numpy as np
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from common import wire
+from common.errors import RoundError, WireError
+from common.privacy.private_sum import PrivateSum
+from common.table import IntArray
+from common.update import UpdateBatch, scaled, squared_norms
+from common.work import Work
+
+# A reply's norm may exceed the clip by float32 rounding alone.
+NORM_SLACK = 1e-4
+POLL_INTERVAL_S = 0.05
+
+
+@dataclass
+class Node:
+    """What the server knows of a Flower node: how many clients it hosts and which table version it holds."""
+
+    node_id: int
+    clients: int
+    version: int = -1
+
+
+class RoundMachine:
+    """Accepts replies of one round and phase; everything else is counted under a reason and changes nothing."""
+
+    def __init__(self, work: Work, run: str, round_number: int) -> None:
+        self._work = work
+        self._run = run
+        self._round = round_number
+        self._asked: dict[str, IntArray] = {}
+        self._answered: set[str] = set()
+        self._closed = False
+        self._sum = PrivateSum(work.update_specs)
+        self.reasons: Counter[str] = Counter()
+        self.norms: list[float] = []  # of the clients' updates; filled only where the run protects nobody
+
+    def ask(self, message_id: str, clients: IntArray) -> None:
+        """Remember that ``clients`` (node-local numbers) were asked under ``message_id``."""
+        self._asked[message_id] = clients
+
+    def withdraw(self, message_id: str) -> None:
+        """Forget a question that the node could not take up; it is asked again under another id."""
+        self._asked.pop(message_id, None)
+
+    def accept(self, message_id: str, payload: wire.Payload) -> None:
+        """Take one reply: valid contributions enter the sum, every other client is counted with a reason."""
+        asked = self._asked.get(message_id)
+        if asked is None or self._closed:
+            self.reasons["late" if asked is not None else "foreign"] += 1
+            return
+        if message_id in self._answered:
+            self.reasons["duplicate"] += 1
+            return
+        self._answered.add(message_id)
+        try:
+            if payload.text("run") != self._run:
+                self.reasons["other_run"] += len(asked)
+            elif payload.text("status") != "done":
+                self.reasons[_refusal(payload)] += len(asked)
+            elif payload.integer("round") != self._round:
+                self.reasons["other_round"] += len(asked)
+            else:
+                self._add(payload, asked)
+        except WireError:
+            self.reasons["malformed"] += len(asked)
+
+    def fail(self, message_id: str, reason: str) -> None:
+        """The carrier reports that no reply will come."""
+        asked = self._asked.get(message_id)
+        if asked is not None and message_id not in self._answered:
+            self._answered.add(message_id)
+            self.reasons[reason] += len(asked)
+
+    def _add(self, payload: wire.Payload, asked: IntArray) -> None:
+        if not np.array_equal(payload.array("clients", np.int64, 1), asked):
+            raise WireError("the reply names other clients than were asked")
+        status = payload.array("status", np.int8, 1)
+        if len(status) != len(asked) or (len(status) and not 0 <= status.min() <= status.max() < 5):
+            raise WireError("the reply has no valid status for each client")
+        computed = status[(status == wire.OK) | (status == wire.LATE)]
+        batch = wire.decode_updates(payload, self._work.update_specs, len(computed)) if len(computed) else None
+        for code, number in zip(*np.unique(status[status != wire.OK], return_counts=True), strict=True):
+            self.reasons[wire.STATUS_NAMES[code]] += int(number)
+        if batch is not None:
+            self._add_valid(batch, computed == wire.OK)
+
+    def _add_valid(self, batch: UpdateBatch, keep: np.ndarray) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = squared_norms(batch)
+        finite = np.isfinite(squares)
+        self.reasons["non_finite"] += int(np.sum(keep & ~finite))
+        keep = keep & finite
+        plan = self._work.plan
+        if plan.mode == "central" and plan.unit_is_client:
+            fits = squares <= (plan.l2_clip_norm * (1 + NORM_SLACK)) ** 2
+            self.reasons["over_norm"] += int(np.sum(keep & ~fits))
+            keep = keep & fits
+        if plan.mode == "none":
+            self.norms.extend(np.sqrt(squares[keep]).tolist())
+        self.reasons["ok"] += int(keep.sum())
+        self._sum.add(batch if keep.all() else scaled(batch, keep.astype(np.float64)))
+
+    def close(self) -> PrivateSum:
+        """End the round. Messages without a reply count as ``no_reply``; later ones as ``late``."""
+        for message_id, clients in self._asked.items():
+            if message_id not in self._answered:
+                self.reasons["no_reply"] += len(clients)
+        self._closed = True
+        self.reasons = +self.reasons
+        return self._sum
+
+
+def _refusal(payload: wire.Payload) -> str:
+    status = str(payload.config["status"])
+    return status if status in {"refused", "failed", "need_full", "unprepared"} else "malformed"
+
+
+class Exchange:
+    """Sends payloads to nodes over a Flower grid and yields what comes back."""
+
+    def __init__(self, grid: Grid, timeout_s: float) -> None:
+        self._grid = grid
+        self._timeout_s = timeout_s
+
+    def wait_for_nodes(self, minimum: int) -> list[int]:
+        """Node numbers, once at least ``minimum`` are there.
+
+        Raises:
+            RoundError: they did not come within the round timeout.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            nodes = sorted(self._grid.get_node_ids())
+            if len(nodes) >= minimum:
+                return nodes
+            if time.monotonic() > deadline:
+                raise RoundError(f"{len(nodes)} of {minimum} nodes came within {self._timeout_s:g} s")
+            time.sleep(POLL_INTERVAL_S)
+
+    def send(self, kind: str, payloads: Sequence[tuple[int, wire.Payload]]) -> Iterator[tuple[int, wire.Payload | str]]:
+        """Send payload k to its node and yield ``(k, reply)`` as replies come; a failure yields its reason instead.
+
+        Flower reports a dead node as node 1, so replies are matched by the message they answer, never by sender.
+        """
+        messages = [Message(wire.pack(payload, flwr.app), node, kind) for node, payload in payloads]
+        waiting = {message_id: k for k, message_id in enumerate(self._grid.push_messages(messages))}
+        del messages
+        deadline = time.monotonic() + self._timeout_s
+        while waiting and time.monotonic() < deadline:
+            replies: Iterable[Message] = self._grid.pull_messages(list(waiting))
+            empty = True
+            for reply in replies:
+                empty = False
+                index = waiting.pop(reply.metadata.reply_to_message_id, None)
+                if index is not None:
+                    yield index, _content(reply)
+            if empty:
+                time.sleep(POLL_INTERVAL_S)
+        for index in waiting.values():
+            yield index, "no_reply"
+
+
+def _content(reply: Message) -> wire.Payload | str:
+    if reply.has_error():
+        return {5: "node_unavailable", 8: "crashed"}.get(reply.error.code, "node_error")
+    try:
+        return wire.unpack(reply.content)
+    except WireError:
+        return "malformed"
+
+
+def cohort_waves(
+    nodes: Sequence[Node], drawn: Mapping[int, IntArray], clients_per_message: int
+) -> Iterator[list[tuple[Node, IntArray]]]:
+    """Cut every node's drawn clients into messages, and send at most one a node at a time: memory stays bounded."""
+    pieces = {n.node_id: _pieces(drawn[n.node_id], clients_per_message) for n in nodes}
+    for wave in range(max((len(p) for p in pieces.values()), default=0)):
+        yield [(n, pieces[n.node_id][wave]) for n in nodes if wave < len(pieces[n.node_id])]
+
+
+def _pieces(clients: IntArray, size: int) -> list[IntArray]:
+    return [clients[i : i + size] for i in range(0, len(clients), size)]
+
+
+def run_payload(run: str, config: Mapping[str, Any], arrays: Mapping[str, Any]) -> wire.Payload:
+    """A payload of this run: protocol and run are part of every message."""
+    return wire.Payload({"protocol": wire.PROTOCOL, "run": run, **config}, arrays)

@@ -1,0 +1,287 @@
+"""One training run from a scenario to final parameters: resume, draw, exchange, release, step, checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import wire
+from common.errors import ConfigError, PrivacyConfigError, RoundError
+from common.families import AdditiveFamily
+from common.privacy.private_sum import Released, release
+from common.privacy.rng import NoiseSource
+from common.table import FloatArray, IntArray
+from common.work import Work
+from server.checkpoint import CheckpointDirectory, RunState
+from server.optimizers import MeanUpdate, apply_step
+from server.progress import Reporter
+from server.rounds import Exchange, Node, RoundMachine, cohort_waves, run_payload
+
+CLIENTS_PER_MESSAGE = 1024
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ends with.
+
+    Attributes:
+        state: final parameters and public history.
+        releases: rounds that count against the budget (attempts, where an attempt may have been seen).
+        clients: number of enrolled clients.
+        resumed_from_round: 0 for a fresh run.
+    """
+
+    state: RunState
+    releases: int
+    clients: int
+    resumed_from_round: int
+
+
+class FederatedRun:
+    """The coordinator's loop over one scenario.
+
+    Raises (from ``execute``):
+        RoundError: too few nodes or usable replies; rerunning the same command resumes.
+        PrivacyConfigError: settings whose claim would not hold.
+        CheckpointError, StorageError: the output directory cannot be used.
+    """
+
+    def __init__(self, work: Work, exchange: Exchange, directory: Path, reporter: Reporter) -> None:
+        _refuse_leaky_settings(work)
+        self._work = work
+        self._exchange = exchange
+        self._reporter = reporter
+        self._checkpoints = CheckpointDirectory(directory, work.scenario.digest)
+        self._run = self._checkpoints.run_id
+        self._source = NoiseSource.from_os()
+        if work.plan.mode == "none" or work.plan.test_mode:
+            self._source = NoiseSource.seeded_for_tests(work.scenario.seed)
+        self._changed: Mapping[str, IntArray] | None = None
+
+    def execute(self) -> Outcome:
+        """Run every round that is still missing, then return."""
+        state = self._checkpoints.load() or self._initial_state()
+        resumed = state.round
+        rounds = self._work.scenario.federation.rounds
+        nodes = self._enrol()
+        while state.round < rounds and self._affordable():
+            self._round(state, nodes)
+        self._reporter.done()
+        releases = self._releases(state)
+        return Outcome(state, releases, sum(n.clients for n in nodes), resumed)
+
+    def _initial_state(self) -> RunState:
+        work = self._work
+        values = work.family.initial(work.options, work.specs, work.domain, work.scenario.seed)
+        return RunState(0, {n: np.array(v, dtype=np.float32) for n, v in values.items()})
+
+    def _releases(self, state: RunState) -> int:
+        """Rounds that count: with central noise an attempt that crashed was shown to nobody but the coordinator."""
+        plan = self._work.plan
+        return state.round if plan.mode in ("none", "central") else len(self._checkpoints.attempts())
+
+    def _affordable(self) -> bool:
+        """Whether one more round stays inside the budget. Replays are free only in test mode, which claims nothing."""
+        plan = self._work.plan
+        if plan.mode in ("none", "central") or plan.test_mode or plan.target_epsilon is None:
+            return True
+        return len(self._checkpoints.attempts()) < plan.max_rounds()
+
+    def _enrol(self) -> list[Node]:
+        """Ask every node to admit the run; refusals are reported and the others go on."""
+        federation = self._work.scenario.federation
+        node_ids = self._exchange.wait_for_nodes(federation.min_nodes)
+        self._reporter.preparing(f"asking {len(node_ids)} node(s) to admit the run")
+        nodes, refusals = self._prepare(node_ids)
+        for reason in refusals:
+            self._reporter.preparing(f"a node does not take part: {reason}")
+        if len(nodes) < federation.min_nodes or not any(n.clients for n in nodes):
+            raise RoundError(f"only {len(nodes)} of {len(node_ids)} nodes take part: {'; '.join(refusals) or 'empty'}")
+        return nodes
+
+    def _prepare(self, node_ids: Sequence[int]) -> tuple[list[Node], list[str]]:
+        config = {"scenario": self._work.scenario.canonical_json(), "coordinator": self._run}
+        domain = wire.encode_domain(self._work.domain)
+        payload = run_payload(self._run, {**config, **domain.config}, domain.arrays)
+        nodes, refusals = [], []
+        for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in node_ids]):
+            if isinstance(reply, str):
+                refusals.append(reply)
+            elif reply.config.get("status") == "ready":
+                nodes.append(Node(node_ids[index], max(0, reply.integer("clients"))))
+            else:
+                refusals.append(f"{reply.config.get('code')}: {reply.config.get('reason')}")
+        return sorted(nodes, key=lambda n: n.node_id), refusals
+
+    def _round(self, state: RunState, nodes: list[Node]) -> None:
+        started = time.monotonic()
+        number = state.round + 1
+        attempt = self._checkpoints.begin_attempt(number)
+        machine = RoundMachine(self._work, self._run, number)
+        source = self._source.derive("round", number, 0 if self._work.plan.test_mode else attempt)
+        drawn = self._draw(nodes, source)
+        for wave in cohort_waves(nodes, drawn, CLIENTS_PER_MESSAGE):
+            self._exchange_wave(machine, state, wave, attempt)
+        private_sum = machine.close()
+        self._require_enough(machine, number)
+        released = release(private_sum, self._work.plan, source.derive("release"))
+        step_norm = self._apply(state, released, nodes, final=self._is_last(number))
+        state.round = number
+        seconds = time.monotonic() - started
+        state.history.append(self._public_facts(machine, number, step_norm, seconds, nodes))
+        self._save(state)
+        rounds = self._work.scenario.federation.rounds
+        self._reporter.round_finished(number, rounds, {**machine.reasons, "seconds": round(seconds, 3)})
+
+    def _save(self, state: RunState) -> None:
+        server, rounds = self._work.scenario.server, self._work.scenario.federation.rounds
+        if state.round % server.checkpoint_every == 0 or state.round == rounds:
+            self._checkpoints.save(state)
+
+    def _is_last(self, number: int) -> bool:
+        return number == self._work.scenario.federation.rounds or not self._affordable()
+
+    def _draw(self, nodes: list[Node], source: NoiseSource) -> dict[int, IntArray]:
+        federation = self._work.scenario.federation
+        if federation.sampling == "full":
+            return {n.node_id: np.arange(n.clients, dtype=np.int64) for n in nodes}
+        hits = {
+            n.node_id: source.derive("cohort", k).bernoulli(n.clients, federation.rate) for k, n in enumerate(nodes)
+        }
+        return {node: np.flatnonzero(hit).astype(np.int64) for node, hit in hits.items()}
+
+    def _exchange_wave(
+        self, machine: RoundMachine, state: RunState, wave: list[tuple[Node, IntArray]], attempt: int
+    ) -> None:
+        """Send one wave; a node that lost its table or its run is told again, once."""
+        again: list[tuple[Node, IntArray]] = []
+        for last in (False, True):
+            payloads = [(n.node_id, self._instruction(state, n, c, attempt)) for n, c in wave]
+            for k, (_, clients) in enumerate(wave):
+                machine.ask(f"{last}/{wave[k][0].node_id}/{clients[0] if len(clients) else 0}", clients)
+            for index, reply in self._exchange.send("train.round", payloads):
+                node, clients = wave[index]
+                key = f"{last}/{node.node_id}/{clients[0] if len(clients) else 0}"
+                if isinstance(reply, str):
+                    machine.fail(key, reply)
+                elif reply.config.get("status") in ("need_full", "unprepared") and not last:
+                    machine.withdraw(key)
+                    again.append((node, clients))
+                else:
+                    node.version = int(reply.config.get("version", -1))
+                    machine.accept(key, reply)
+            if not again:
+                return
+            for node, _ in again:
+                node.version = -1
+            self._prepare([node.node_id for node, _ in again])
+            wave, again = again, []
+
+    def _instruction(self, state: RunState, node: Node, clients: IntArray, attempt: int) -> wire.Payload:
+        current = state.round
+        if node.version == current:
+            changed: Mapping[str, IntArray] | None = {
+                s.name: np.empty(0, np.int64) for s in self._work.specs if s.is_table
+            }
+        elif node.version == current - 1 and current > 0 and self._changed is not None:
+            changed = self._changed
+        else:
+            changed = None
+        arrays = wire.encode_parameters(state.parameters, changed)
+        config = {
+            "round": current + 1,
+            "attempt": attempt,
+            "version": current,
+            "base_version": -1 if changed is None else node.version,
+        }
+        return run_payload(self._run, config, {**arrays, "clients": clients})
+
+    def _require_enough(self, machine: RoundMachine, number: int) -> None:
+        federation = self._work.scenario.federation
+        usable = machine.reasons["ok"]
+        if federation.sampling == "full" and usable < federation.min_clients:
+            reasons = ", ".join(f"{k} {v}" for k, v in sorted(machine.reasons.items()))
+            raise RoundError(
+                f"round {number} had {usable} usable replies, {federation.min_clients} are required ({reasons})"
+            )
+
+    def _apply(self, state: RunState, released: Released, nodes: list[Node], *, final: bool) -> float:
+        """Turn the released sum into new parameters; returns the L2 norm of the change."""
+        work = self._work
+        if isinstance(work.family, AdditiveFamily):
+            noised = dense_sums(work, released)
+            new = work.family.server_step(
+                state.parameters, noised, work.options, noise_stddev=work.plan.noise_stddev, final=final
+            )
+            norm = float(np.sqrt(sum(float(np.sum((new[n] - v) ** 2)) for n, v in state.parameters.items())))
+            state.parameters = {n: np.asarray(v, dtype=np.float32) for n, v in new.items()}
+            self._changed = None
+            return norm
+        divisor = np.float32(self._denominator(nodes))
+        means = {n: MeanUpdate(ids, values / divisor) for n, (ids, values) in released.rows.items()}
+        means |= {n: MeanUpdate(None, value / divisor) for n, value in released.dense.items()}
+        self._changed = apply_step(state.parameters, means, state.optimizer, work.scenario.server)
+        return float(np.sqrt(sum(float(np.sum(m.values**2)) for m in means.values()))) * work.scenario.server.lr
+
+    def _denominator(self, nodes: list[Node]) -> float:
+        """A public constant: as configured, or the expected cohort from the public number of enrolled clients."""
+        federation, server = self._work.scenario.federation, self._work.scenario.server
+        enrolled = sum(n.clients for n in nodes)
+        rate = federation.rate if federation.sampling == "poisson" else 1.0
+        return server.denominator if server.denominator is not None else max(1.0, rate * enrolled)
+
+    def _public_facts(
+        self, machine: RoundMachine, number: int, step_norm: float, seconds: float, nodes: list[Node]
+    ) -> dict[str, Any]:
+        """What may be published of a round: nothing that depends on clients' data except the noised step itself."""
+        plan = self._work.plan
+        facts: dict[str, Any] = {
+            "round": number,
+            "step_norm": step_norm,
+            "seconds": seconds,
+            "noise_stddev": plan.noise_stddev,
+            "enrolled_clients": sum(n.clients for n in nodes),
+        }
+        if plan.mode == "none":
+            norms = machine.norms
+            facts["replies"] = dict(machine.reasons)
+            facts["update_norm_mean"] = float(np.mean(norms)) if norms else 0.0
+            facts["update_norm_max"] = float(np.max(norms)) if norms else 0.0
+            limit = self._work.scenario.privacy.l2_clip_norm
+            if limit is not None and norms:
+                facts["fraction_over_l2_clip_norm"] = float(np.mean(np.array(norms) > limit))
+        return facts
+
+
+def dense_sums(work: Work, released: Released) -> dict[str, FloatArray]:
+    """The released sum with every row present: additive families read all of it."""
+    dense = dict(released.dense)
+    for spec in work.update_specs:
+        if spec.is_table:
+            ids, values = released.rows.get(
+                spec.name, (np.empty(0, np.int64), np.empty((0, spec.shape[1]), np.float32))
+            )
+            if ids is None:
+                dense[spec.name] = values
+            else:
+                dense[spec.name] = np.zeros(spec.shape, np.float32)
+                dense[spec.name][ids] = values
+    return dense
+
+
+def _refuse_leaky_settings(work: Work) -> None:
+    federation, server = work.scenario.federation, work.scenario.server
+    if work.plan.mode == "none":
+        return
+    if federation.sampling == "poisson" and federation.min_clients > 1:
+        raise PrivacyConfigError(
+            "min_clients with sampling = 'poisson' would reveal the size of a cohort that the guarantee keeps secret",
+            remedy="Leave min_clients at 1, or use sampling = 'full'.",
+        )
+    if server.checkpoint_every != 1:
+        raise ConfigError("checkpoint_every must be 1 in a private mode: a lost round would be released twice")

@@ -1,0 +1,199 @@
+"""A whole federation on one machine: read or generate the data, make the clients, run an engine, return the release."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from client.store import encode_clients, load_store, save_store
+from common.config import Scenario
+from common.errors import CheckpointError, ConfigError, StorageError
+from common.privacy.plan import OBSERVERS, check_delta
+from common.release import load_release
+from common.table import RowDomain
+from common.units import ClientStore, Record
+from common.work import Work, work_for
+from server.progress import Reporter
+from server.run import Outcome
+from server.vocabulary import row_domain
+from simulations.holdout import hold_out_last
+from simulations.partition import partition
+
+CLIENTS_FILE, LEDGER_FILE, HOLDOUT_FILE = "clients.npz", "ledger.sqlite", "holdout.npz"
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """What a simulation ends with: the release folder, its claim and scores, and how the run went."""
+
+    release: Path
+    certificate: dict[str, Any]
+    evaluation: list[Any]
+    seconds: float
+    resumed_from_round: int
+
+
+def run_simulation(scenario: Scenario, *, out: Path, engine: str, reporter: Reporter) -> SimulationResult:
+    """Run ``scenario`` to its release in ``out``; the same call resumes an interrupted run.
+
+    Raises:
+        FedembedError: the subclass tells the kind of failure.
+    """
+    started = time.monotonic()
+    with _exclusive(out):
+        release = out / "release"
+        resumed = scenario.federation.rounds
+        if not release.exists():
+            resumed = _run(scenario, out, engine, reporter)
+        loaded = load_release(release)
+        if loaded.scenario != scenario.model_dump(mode="json"):
+            raise CheckpointError(f"{out} holds the release of another scenario or seed")
+        return SimulationResult(
+            release, dict(loaded.certificate), list(loaded.evaluation), time.monotonic() - started, resumed
+        )
+
+
+def _run(scenario: Scenario, out: Path, engine: str, reporter: Reporter) -> int:
+    """Run the engine; returns the round that a checkpoint let it start from."""
+    work = enrolled_work(scenario)
+    store = prepared_clients(work, out, reporter)
+    if work.plan.mode != "none":
+        check_delta(work.plan.delta, store.units.count)
+    benchmarks = {"recommendation": str(out / HOLDOUT_FILE)} if (out / HOLDOUT_FILE).exists() else {}
+    run_config = {
+        "scenario": scenario.canonical_json(),
+        "out": str(out.resolve()),
+        "benchmarks": json.dumps(benchmarks),
+        "simulation": str(out.resolve()),
+    }
+    if engine == "ray":
+        from simulations.ray_engine import run_on_ray
+
+        return run_on_ray(run_config, len(store), reporter)
+    if engine != "local":
+        raise ConfigError(f"unknown engine {engine!r}", remedy="Engines: local, ray.")
+    return run_locally(store, out, run_config, reporter).resumed_from_round
+
+
+def run_locally(store: ClientStore, out: Path, run_config: dict[str, str], reporter: Reporter) -> Outcome:
+    """Run in this process: one node that hosts every client, and one ledger file."""
+    from client.app import build_app as build_client_app
+    from client.ledger import Ledger
+    from client.policy import Policy
+    from client.session import Session
+    from server.app import build_app as build_server_app
+    from simulations.engine import InProcessGrid, run_in_process
+
+    outcomes: list[Outcome] = []
+    with Ledger.open(out / LEDGER_FILE) as ledger:
+        session = Session(GivenStore(store), ledger, Policy.permissive(), keeps_table=True, simulated=True)
+        grid = InProcessGrid(build_client_app(lambda context: session), [{}], run_config=run_config)
+        run_in_process(build_server_app(reporter, outcomes.append), grid, run_config)
+    return outcomes[0]
+
+
+@dataclass(frozen=True)
+class GivenStore:
+    """A data source that already holds the encoded clients."""
+
+    clients: ClientStore
+
+    def store(self, scenario: Scenario, domain: RowDomain | None) -> ClientStore:
+        """The clients, whatever is asked: they were encoded for this scenario."""
+        return self.clients
+
+
+def enrolled_work(scenario: Scenario) -> Work:
+    """Family, options, rows and plan of a scenario, exactly as the coordinator derives them."""
+    without_rows = work_for(scenario, None)
+    if without_rows.family.row_domain is None:
+        return without_rows
+    return work_for(scenario, row_domain(scenario.vocabulary))
+
+
+def prepared_clients(work: Work, out: Path, reporter: Reporter) -> ClientStore:
+    """The encoded clients of a run: made once, reopened when the run resumes."""
+    path = out / CLIENTS_FILE
+    if path.exists() and _digest_file(out).read_text() == work.scenario.digest:
+        return load_store(path)
+    reporter.preparing("reading records and making clients")
+    clients = partition(records(work.scenario), work.scenario.data, work.scenario.seed)
+    if work.scenario.data.holdout == "last":
+        clients = hold_out_last(clients, work.domain, out / HOLDOUT_FILE)
+    store = encode_clients(clients.items(), work.family, work.options, domain=work.domain)
+    save_store(store, path)
+    _digest_file(out).write_text(work.scenario.digest)
+    return store
+
+
+def _digest_file(out: Path) -> Path:
+    return out / "scenario.sha256"
+
+
+def records(scenario: Scenario) -> Iterator[Record]:
+    """Every record of the scenario's data: a generated corpus, or files through a reader."""
+    if scenario.data.reader == "corpus":
+        from simulations import corpora
+
+        return corpora.load(scenario.data.path)
+    from client import readers
+
+    return readers.read(scenario.data)
+
+
+def describe(scenario: Scenario) -> dict[str, Any]:
+    """What a run will cost; nothing is run and no client data are read."""
+    work = enrolled_work(scenario)
+    plan, federation = work.plan, scenario.federation
+    values = sum(_size(s.shape) for s in work.specs)
+    update_values = sum(_size(s.shape) for s in work.update_specs)
+    rounds = federation.rounds
+    return {
+        "family": scenario.task.family,
+        "mode": plan.mode,
+        "unit": plan.unit,
+        "adjacency": plan.adjacency,
+        "delta": plan.delta,
+        "rounds": rounds,
+        "sampling": federation.sampling,
+        "rate": federation.rate,
+        "rows": 0 if work.domain is None else len(work.domain),
+        "l2_clip_norm": plan.l2_clip_norm,
+        "noise_multiplier": plan.noise_multiplier,
+        "noise_stddev": plan.noise_stddev,
+        "epsilon": {observer: plan.epsilon(observer, rounds) for observer in OBSERVERS},
+        "epsilon_per_round": [
+            {observer: plan.epsilon(observer, r) for observer in OBSERVERS} for r in range(1, min(rounds, 20) + 1)
+        ],
+        "download_bytes_per_round": 4 * values,
+        "upload_bytes_per_client_at_most": 4 * update_values,
+    }
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+@contextmanager
+def _exclusive(out: Path) -> Iterator[None]:
+    """One process at a time in a run's folder."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise StorageError(f"cannot use {out}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StorageError(f"another process is running in {out}", remedy="Wait for it to end.") from None
+        yield
