@@ -1,0 +1,121 @@
+"""Whole files or none: what is being written becomes visible only when it is complete and on the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import StorageError
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turn an ``OSError`` from writing ``target`` into a ``StorageError`` that names path and cause."""
+    try:
+        yield
+    except OSError as error:
+        cause = _DISK_ERRORS.get(error.errno or 0, error.strerror or type(error).__name__)
+        raise StorageError(f"cannot write {target}: {cause}; nothing was left behind") from error
+
+
+def fsync_path(path: Path) -> None:
+    """Force a file or folder to the disk. Folders are skipped on systems that cannot open one."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_files(*targets: Path) -> Iterator[list[Path]]:
+    """Yield one temporary path for each of ``targets``; when the block ends well, they replace the targets.
+
+    If anything fails, the temporary files are removed and every target keeps its old content, or stays absent.
+    The targets must lie in existing folders.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    partial = [target.with_name(f".{target.name}.{os.getpid()}.partial") for target in targets]
+    with disk_errors(targets[0]):
+        try:
+            yield partial
+            for path in partial:
+                fsync_path(path)
+            _replace_all(partial, targets)
+        finally:
+            for path in partial:
+                path.unlink(missing_ok=True)
+        for folder in {target.parent for target in targets}:
+            fsync_path(folder)
+
+
+def _replace_all(partial: list[Path], targets: tuple[Path, ...]) -> None:
+    created: list[Path] = []
+    try:
+        for source, target in zip(partial, targets, strict=True):
+            fresh = not target.exists()
+            os.replace(source, target)
+            if fresh:
+                created.append(target)
+    except OSError:
+        for target in created:
+            target.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``target`` that takes its place, whole, when the block ends well.
+
+    An existing ``target`` is replaced; whoever calls has made sure that it may be. If anything fails the new folder
+    is removed and the old one stays. A folder left by a killed process is cleared by the next call.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    fresh, previous = (target.with_name(f".{target.name}.{kind}") for kind in ("partial", "previous"))
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            fresh.mkdir()
+            yield fresh
+            for path in sorted(fresh.rglob("*"), reverse=True):
+                fsync_path(path)
+            fsync_path(fresh)
+            _swap(fresh, target, previous)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        fsync_path(target.parent)
+
+
+def _swap(fresh: Path, target: Path, previous: Path) -> None:
+    # A folder cannot replace a non-empty folder in one step, so the old one is set aside for an instant;
+    # if the process dies right there, it is found again under the name ending in ".previous".
+    if target.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        os.rename(target, previous)
+        try:
+            os.rename(fresh, target)
+        except OSError:
+            os.rename(previous, target)
+            raise
+    else:
+        os.rename(fresh, target)
+    shutil.rmtree(previous, ignore_errors=True)
