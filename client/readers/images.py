@@ -106,13 +106,11 @@ def _from_arrays(path: Path, data: DataConfig) -> Iterator[tuple[Image, Mapping[
     place = Place(path)
     count, pixels_of = _pixel_source(arrays, data.max_pixels, place)
     labels = _labels(arrays, data.label_field, count, place)
-    columns = {
-        name: (array, arrays.get(f"{name}_names"))
-        for name, array in arrays.items()
-        if array.shape == (count,) and not name.endswith("_names")
-    }
+    columns = {n: a for n, a in arrays.items() if a.shape == (count,) and not n.endswith("_names")}
+    for name in columns.keys() & {*data.client_key, data.unit}:
+        columns[name] = _named(columns[name], arrays.get(f"{name}_names"), place)
     for i in range(count):
-        yield Image(pixels_of(i), int(labels[i])), {n: _key(c[i], named, place) for n, (c, named) in columns.items()}
+        yield Image(pixels_of(i), int(labels[i])), {name: column[i].item() for name, column in columns.items()}
 
 
 def _pixel_source(arrays: Mapping[str, NDArray[Any]], max_pixels: int, place: Place) -> tuple[int, Any]:
@@ -178,15 +176,17 @@ def _labels(arrays: Mapping[str, NDArray[Any]], named: str, count: int, place: P
     return labels
 
 
-def _key(value: Any, names: NDArray[Any] | None, place: Place) -> Any:
-    plain = value.item()
-    if isinstance(plain, int) and plain < 0:
+def _named(ids: NDArray[Any], names: NDArray[Any] | None, place: Place) -> NDArray[Any]:
+    """A key column, its numbers replaced by names where the file has them."""
+    if ids.dtype.kind not in "iu":
+        return ids
+    if bool(np.any(ids < 0)):
         raise DataFormatError(f"{place}: a negative id in a key array")
-    if names is None or not isinstance(plain, int) or names.ndim != 1:
-        return plain
-    if plain >= len(names):
+    if names is None or names.ndim != 1:
+        return ids
+    if bool(np.any(ids >= len(names))):
         raise DataFormatError(f"{place}: an id beyond the end of its array of names")
-    return names[plain].item()
+    return names[ids]
 
 
 READER = ImagesReader()
