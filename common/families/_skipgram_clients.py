@@ -1,0 +1,260 @@
+"""Local word2vec training of many clients at once, on the rows that they touch.
+
+Every client gets its own copy of its rows in one compact table (row key: client * V + row), so clients never meet, and
+a step of a hundred small clients is one set of tensor operations. No array of this module has V rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from common.families import LocalTraining
+from common.families._skipgram import Objective, Step, keep_probabilities, negative_rows, train_step
+from common.families._skipgram_layout import STEP_TOKENS, Layout, Tokens, lay_out, most_steps
+from common.table import FloatArray, IntArray, RowDomain
+from common.units import Units
+from common.update import Parameters, RowBatch, UpdateBatch
+
+TABLES = ("centre.weight", "context.weight")
+GROUP_TOKENS = 65_536  # tokens of clients that train together at most: bounds memory, and keeps rows in the cache
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Public settings: the objective, the subsampling threshold, and N, the negatives that a step shares."""
+
+    objective: Objective
+    subsample: float
+    shared_negatives: int
+    training: LocalTraining
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of this round: linear decay to 1e-4 of its start, as word2vec has it."""
+        return self.training.lr * max(1.0 - self.training.progress, 1e-4)
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """One pass over a group's data: the units in order, the batch of each, and the negatives of every step.
+
+    ``negatives`` has shape (steps, N); client c's begin at step ``first_step[c]``.
+    """
+
+    units: IntArray
+    batch: IntArray
+    negatives: IntArray
+    first_step: IntArray
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Clients that train together: their data one after the other, and one generator each."""
+
+    owners: IntArray
+    units: Units
+    first_unit: IntArray
+    batch_size: IntArray
+    generators: tuple[np.random.Generator, ...]
+    block: int
+
+    @property
+    def count(self) -> int:
+        return len(self.owners)
+
+    @property
+    def client_of_unit(self) -> IntArray:
+        return np.repeat(np.arange(self.count), np.diff(self.first_unit))
+
+
+def train_clients(
+    parameters: Parameters, clients: Sequence[Units], domain: RowDomain, settings: Settings, *, seeds: Sequence[int]
+) -> UpdateBatch:
+    """Local minus global rows of every client, see ``LocalFamily.local_update``."""
+    parts: dict[str, list[tuple[IntArray, IntArray, FloatArray]]] = {name: [] for name in TABLES}
+    for chosen, block in _grouped(clients, settings.training.batch_size):
+        group = _gathered(clients, chosen, block, settings.training, seeds)
+        for name, part in _train_group(parameters, group, domain, settings).items():
+            parts[name].append(part)
+    return UpdateBatch(len(clients), {name: _row_batch(p, len(clients)) for name, p in parts.items() if p})
+
+
+def _grouped(clients: Sequence[Units], batch_size: int) -> list[tuple[list[int], int]]:
+    """Clients whose steps have like sizes, and the block that suits them: it depends on the client's own data alone."""
+    kinds: dict[tuple[int, int], list[int]] = {}
+    for k, units in enumerate(clients):
+        tokens = int(units.offsets[-1] - units.offsets[0])
+        if tokens:
+            step = min(STEP_TOKENS, -(-tokens * min(batch_size, units.count) // units.count))
+            block = 8 if step <= 16 else 16 if step <= 64 else 32
+            kinds.setdefault((block, (-(-step // block) - 1).bit_length()), []).append(k)
+    groups: list[tuple[list[int], int]] = []
+    for (block, _), members in sorted(kinds.items()):
+        size = GROUP_TOKENS
+        for k in members:
+            tokens = int(clients[k].offsets[-1] - clients[k].offsets[0])
+            if size + tokens > GROUP_TOKENS:
+                groups.append(([], block))
+                size = 0
+            groups[-1][0].append(k)
+            size += tokens
+    return groups
+
+
+def _gathered(
+    clients: Sequence[Units], chosen: list[int], block: int, training: LocalTraining, seeds: Sequence[int]
+) -> _Group:
+    """Put the chosen clients' data in one set of arrays; with ``local_steps``, only the units those steps visit."""
+    generators = tuple(np.random.default_rng(seeds[k]) for k in chosen)
+    batch_size = np.array([min(training.batch_size, clients[k].count) for k in chosen])
+    parts = [clients[k] for k in chosen]
+    if training.local_steps:
+        needed = batch_size * training.local_steps
+        parts = [p.take(_cycled(p.count, n, g)) for p, n, g in zip(parts, needed, generators, strict=True)]
+    lengths = np.concatenate([np.diff(p.offsets) for p in parts])
+    columns = {name: np.concatenate([p.columns[name] for p in parts]) for name in ("rows", "sentence")}
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    first = np.concatenate([[0], np.cumsum([p.count for p in parts])])
+    return _Group(np.array(chosen), Units(offsets, columns), first, batch_size, generators, block)
+
+
+def _cycled(count: int, needed: int, generator: np.random.Generator) -> IntArray:
+    """``needed`` units in random order; every unit comes once before any comes again."""
+    return np.concatenate([generator.permutation(count) for _ in range(-(-needed // count))])[:needed]
+
+
+def _train_group(
+    parameters: Parameters, group: _Group, domain: RowDomain, settings: Settings
+) -> Mapping[str, tuple[IntArray, IntArray, FloatArray]]:
+    rows = len(domain)
+    passes = 1 if settings.training.local_steps else settings.training.local_epochs
+    visits = [_visit(group, settings, domain) for _ in range(passes)]
+    owner = np.repeat(group.client_of_unit, np.diff(group.units.offsets))
+    known, local = np.unique(owner * rows + group.units.columns["rows"], return_inverse=True)
+    drawn, position = np.unique(np.concatenate([v.negatives.reshape(-1) for v in visits]), return_inverse=True)
+    keys, place = _merged(known, drawn)
+    start = {
+        TABLES[0]: _compact(parameters[TABLES[0]], known % rows),
+        TABLES[1]: _compact(parameters[TABLES[1]], keys % rows),
+    }
+    tables = {name: torch.from_numpy(values).to(settings.training.device, copy=True) for name, values in start.items()}
+    negatives = np.split(place[position], np.cumsum([v.negatives.size for v in visits])[:-1])
+    for visit, ids in zip(visits, negatives, strict=True):
+        tokens = _tokens(group, visit, local + 1, domain, settings)
+        layout = lay_out(
+            tokens, clients=group.count, block=group.block, window=settings.objective.window, padding_row=0
+        )
+        _run(tables, layout, ids.reshape(-1, settings.shared_negatives), visit.first_step, settings)
+    result = {}
+    for name, key in wanted.items():
+        result[name] = _changed(key, tables[name].cpu().numpy()[1:] - start[name][1:], group.owners, rows)
+    return result
+
+
+def _visit(group: _Group, settings: Settings, domain: RowDomain) -> _Visit:
+    """Draw one pass: the order of units (already drawn where ``local_steps`` rules) and the negatives."""
+    counts = np.diff(group.first_unit)
+    if settings.training.local_steps:
+        units = np.arange(group.units.count)
+    else:
+        orders = [g.permutation(n) for g, n in zip(group.generators, counts, strict=True)]
+        units = np.concatenate(orders) + np.repeat(group.first_unit[:-1], counts)
+    batches = -(-counts // group.batch_size)
+    in_client = np.arange(len(units)) - np.repeat(group.first_unit[:-1], counts)
+    first_batch = np.concatenate([[0], np.cumsum(batches)])
+    batch = np.repeat(first_batch[:-1], counts) + in_client // np.repeat(group.batch_size, counts)
+    size = np.bincount(batch, weights=np.diff(group.units.offsets)[units], minlength=first_batch[-1]).astype(np.int64)
+    steps = np.array([most_steps(size[a:b]) for a, b in pairwise(first_batch)])
+    shared = settings.shared_negatives
+    uniforms = np.concatenate([g.random(n * shared) for g, n in zip(group.generators, steps, strict=True)])
+    owner = np.repeat(np.arange(group.count), steps * shared)
+    drawn = owner * len(domain) + negative_rows(domain, uniforms)
+    return _Visit(units, batch, drawn.reshape(-1, shared), np.cumsum(steps) - steps)
+
+
+def _merged(known: IntArray, drawn: IntArray) -> tuple[IntArray, IntArray]:
+    """Keys of the context table: ``known``, then what is new in ``drawn``; and each drawn key's row there (from 1)."""
+    place = np.searchsorted(known, drawn)
+    new = known[np.minimum(place, len(known) - 1)] != drawn
+    place[new] = len(known) + np.arange(int(new.sum()))
+    return np.concatenate([known, drawn[new]]), place + 1
+
+
+def _compact(table: FloatArray, rows: IntArray) -> FloatArray:
+    """The rows wanted, behind a row of zeros that stands for padding."""
+    out = np.zeros((len(rows) + 1, table.shape[1]), dtype=np.float32)
+    np.take(table, rows, axis=0, out=out[1:])
+    return out
+
+
+def _tokens(group: _Group, visit: _Visit, local: IntArray, domain: RowDomain, settings: Settings) -> Tokens:
+    """Tokens of one pass after subsampling, in the order of training."""
+    offsets = group.units.offsets
+    lengths = np.diff(offsets)[visit.units]
+    ends = np.cumsum(lengths)
+    index = np.repeat(offsets[visit.units] - (ends - lengths), lengths) + np.arange(ends[-1])
+    client = np.repeat(group.client_of_unit, lengths)
+    sizes = np.bincount(client, minlength=group.count)
+    uniforms = np.concatenate([g.random((2, n)) for g, n in zip(group.generators, sizes, strict=True)], axis=1)
+    rows, sentences = group.units.columns["rows"][index], group.units.columns["sentence"]
+    kept = np.flatnonzero(uniforms[0] < keep_probabilities(domain, settings.subsample)[rows])
+    visited = np.repeat(np.arange(len(lengths)), lengths)[kept]
+    chosen = index[kept]
+    return Tokens(
+        words=local[chosen],
+        sentence=visited * (int(sentences.max(initial=0)) + 1) + sentences[chosen],
+        batch=visit.batch[visited],
+        client=client[kept],
+        radius=1 + (uniforms[1][kept] * settings.objective.window).astype(np.int64),
+    )
+
+
+def _run(
+    tables: Mapping[str, torch.Tensor], layout: Layout, negatives: IntArray, first_step: IntArray, settings: Settings
+) -> None:
+    """All steps of one pass, in place; step s of every client that has one is one set of operations."""
+    device = settings.training.device
+    words, low, high, draws = (
+        torch.from_numpy(a).to(device) for a in (layout.words, layout.low, layout.high, negatives)
+    )
+    window = settings.objective.window
+    middle = torch.arange(layout.block, device=device)
+    around = torch.arange(-window, layout.block + window, device=device)
+    for s in range(layout.starts.shape[1]):
+        active = np.flatnonzero(layout.blocks[:, s])
+        begin = torch.from_numpy(block_starts(layout, active, s)).to(device)[:, None]
+        at = begin + middle
+        step = Step(
+            words[begin + around], low[at], high[at], draws[torch.from_numpy(first_step[active] + s).to(device)]
+        )
+        train_step(tables[TABLES[0]], tables[TABLES[1]], step, settings.objective, lr=settings.lr)
+        for table in tables.values():
+            table[0] = 0.0  # a row of NaN must not reach another client through the padding
+
+
+def block_starts(layout: Layout, active: IntArray, step: int) -> IntArray:
+    """First position of every block of a step, as many a client as the longest has; missing ones are empty blocks."""
+    count, begin = layout.blocks[active, step, None], layout.starts[active, step, None]
+    number = np.arange(int(count.max()))
+    return np.where(number < count, begin + number * layout.block, layout.empty).reshape(-1)
+
+
+def _changed(keys: IntArray, delta: FloatArray, owners: IntArray, rows: int) -> tuple[IntArray, IntArray, FloatArray]:
+    """(client, row, delta) of the rows that moved, ordered by client of the group, then row."""
+    moved = np.flatnonzero((delta != 0).any(axis=1))
+    moved = moved[np.argsort(keys[moved], kind="stable")]
+    return owners[keys[moved] // rows], keys[moved] % rows, delta[moved]
+
+
+def _row_batch(parts: Sequence[tuple[IntArray, IntArray, FloatArray]], count: int) -> RowBatch:
+    owners, ids, values = (np.concatenate([p[i] for p in parts]) for i in range(3))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=count))])
+    if np.any(owners[1:] < owners[:-1]):
+        order = np.argsort(owners, kind="stable")
+        ids, values = ids[order], values[order]
+    return RowBatch(offsets, ids, values)

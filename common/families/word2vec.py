@@ -1,0 +1,134 @@
+"""The word2vec family: word vectors by skip-gram or CBOW with negative sampling (Mikolov et al. 2013, arXiv 1310.4546).
+
+Shared tables: ``centre`` (released) and ``context``. Clients train many steps at once by the batched kernel of
+``_skipgram``; ``example`` mode trains the same loss through a torch module, one loss per privacy unit.
+Word frequencies, for subsampling and for negatives, are the public ones of the row domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from common.errors import ConfigError
+from common.families import FamilyOptions, LocalTraining
+from common.families._text import token_rows
+from common.table import EmbeddingTable, RowDomain
+from common.units import Record, Units
+from common.update import Parameters, ParameterSpec, UpdateBatch
+
+if TYPE_CHECKING:
+    import torch
+
+CENTRE, CONTEXT = "centre.weight", "context.weight"
+
+
+class Word2VecOptions(FamilyOptions):
+    """Options of ``[task]``; the defaults are those of word2vec's own code where it has them."""
+
+    model: Literal["sgns", "cbow"] = "sgns"
+    dimensions: int = Field(100, ge=1, le=4096)
+    window: int = Field(5, ge=1, le=100, description="contexts a side at most; each centre draws its own radius")
+    negatives: int = Field(5, ge=1, le=100, description="weight of the negatives, in words a pair")
+    subsample: float = Field(1e-3, ge=0, le=1, description="threshold t on the public frequency; 0 keeps every word")
+    shared_negatives: int = Field(64, ge=1, le=4096, description="rows drawn a step (example mode: a unit)")
+    max_tokens_per_unit: int = Field(1024, ge=2, description="example mode: later tokens of a unit are dropped")
+    max_pairs: int = Field(512, ge=1, description="example mode: pairs of a unit at most, drawn at random")
+
+
+class Word2Vec:
+    """See the module."""
+
+    name = "word2vec"
+    Options = Word2VecOptions
+    records = "text"
+    row_domain: str | None = "words"
+
+    def specs(self, options: Word2VecOptions, rows: int) -> tuple[ParameterSpec, ...]:
+        """Both tables, shape (rows, dimensions)."""
+        shape = (rows, options.dimensions)
+        return ParameterSpec(CENTRE, shape, "words"), ParameterSpec(CONTEXT, shape, "words")
+
+    def initial(
+        self, options: Word2VecOptions, specs: Sequence[ParameterSpec], domain: RowDomain | None, seed: int
+    ) -> Parameters:
+        """Centre rows uniform in +-1/(2D), context rows zero, as in word2vec's code."""
+        generator = np.random.default_rng(seed)
+        shapes = {spec.name: spec.shape for spec in specs}
+        centre = (generator.random(shapes[CENTRE], dtype=np.float32) - np.float32(0.5)) / options.dimensions
+        return {CENTRE: centre.astype(np.float32), CONTEXT: np.zeros(shapes[CONTEXT], dtype=np.float32)}
+
+    def encode(self, records: Iterable[Record], domain: RowDomain | None, options: Word2VecOptions) -> Units:
+        """Columns ``rows`` and ``sentence`` (the record's number: windows end with their record), both int32."""
+        row_of = _required(domain).row_of
+        units: dict[str, list[tuple[int, np.ndarray]]] = {}
+        for number, record in enumerate(records):
+            tokens = token_rows(record.value, row_of) if isinstance(record.value, str) else np.empty(0, np.int64)
+            units.setdefault(record.unit, []).append((number, tokens))
+        parts = [part for unit in units.values() for part in unit]
+        sizes = [sum(len(tokens) for _, tokens in unit) for unit in units.values()]
+        offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+        empty = np.empty(0, np.int32)
+        rows = np.concatenate([empty, *(tokens.astype(np.int32) for _, tokens in parts)])
+        sentence = np.concatenate([empty, *(np.full(len(tokens), number, np.int32) for number, tokens in parts)])
+        return Units(offsets, {"rows": rows, "sentence": sentence})
+
+    def export(
+        self, parameters: Parameters, domain: RowDomain | None, options: Word2VecOptions
+    ) -> dict[str, EmbeddingTable]:
+        """``words`` (centre rows) first, then ``contexts``."""
+        keys = _required(domain).keys
+        return {
+            "words": EmbeddingTable(keys, np.asarray(parameters[CENTRE], dtype=np.float32)),
+            "contexts": EmbeddingTable(keys, np.asarray(parameters[CONTEXT], dtype=np.float32)),
+        }
+
+    def local_update(
+        self,
+        parameters: Parameters,
+        clients: Sequence[Units],
+        domain: RowDomain | None,
+        options: Word2VecOptions,
+        *,
+        training: LocalTraining,
+        seeds: Sequence[int],
+    ) -> UpdateBatch:
+        """A step is ``batch_size`` units; longer ones are split every 512 tokens (see ``_skipgram_layout``)."""
+        from common.families._skipgram import Objective
+        from common.families._skipgram_clients import Settings, train_clients
+
+        objective = Objective(options.model, options.window, options.negatives)
+        settings = Settings(objective, options.subsample, options.shared_negatives, training)
+        return train_clients(parameters, clients, _required(domain), settings, seeds=seeds)
+
+    def module(self, options: Word2VecOptions, rows: int) -> torch.nn.Module:
+        """Two embeddings, ``centre`` and ``context``."""
+        from common.families._skipgram_units import SkipGram
+
+        return SkipGram(rows, options.dimensions)
+
+    def batch(
+        self, units: Units, domain: RowDomain | None, options: Word2VecOptions, rng: np.random.Generator
+    ) -> Mapping[str, torch.Tensor]:
+        """Pairs of every unit, padded to the longest: see ``_skipgram_units.unit_batch``."""
+        from common.families._skipgram_units import unit_batch
+
+        return unit_batch(units, _required(domain), options, rng)
+
+    def loss(self, module: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Mean loss over the pairs of each unit, shape (B,)."""
+        from common.families._skipgram_units import unit_loss
+
+        return unit_loss(module, batch)
+
+
+def _required(domain: RowDomain | None) -> RowDomain:
+    if domain is None:
+        raise ConfigError("word2vec needs a row domain of words", remedy="Add a [vocabulary] section.")
+    return domain
+
+
+FAMILY = Word2Vec()
