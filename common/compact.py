@@ -1,0 +1,57 @@
+"""The compact table: only the rows that a piece of work touches, renumbered 0..R-1.
+
+Families name the row numbers in a batch so that others can renumber them: every int64 tensor of row numbers of table
+``t`` is called ``rows.t``, or ``rows.t/anything`` where a batch has several (``rows.context.weight/negatives``).
+Positions that only pad hold any valid row number; the loss masks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.errors import ConfigError
+from common.table import IntArray
+
+if TYPE_CHECKING:
+    import torch
+
+ROW_PREFIX = "rows."
+
+
+def table_of(key: str) -> str | None:
+    """Name of the table whose row numbers the batch entry ``key`` holds; ``None`` for any other entry."""
+    if not key.startswith(ROW_PREFIX):
+        return None
+    return key[len(ROW_PREFIX) :].partition("/")[0]
+
+
+def touched_rows(batches: Iterable[Mapping[str, torch.Tensor]], *, rows: int) -> IntArray:
+    """Sorted distinct row numbers in ``batches``, shape (R,), int64; row 0 alone when there are none.
+
+    All tables of a family share one row domain, so one set serves them all.
+
+    Raises:
+        ConfigError: a row number outside [0, rows): the family broke its contract.
+    """
+    parts = [
+        np.unique(tensor.numpy()) for batch in batches for key, tensor in batch.items() if table_of(key) is not None
+    ]
+    touched = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
+    if not len(touched):
+        return np.zeros(1, dtype=np.int64)
+    if touched.dtype != np.int64 or touched[0] < 0 or touched[-1] >= rows:
+        raise ConfigError(f"a batch holds row numbers that are not int64 in [0, {rows})")
+    return touched
+
+
+def renumbered(batch: Mapping[str, torch.Tensor], kept: IntArray) -> dict[str, torch.Tensor]:
+    """``batch`` with every row number replaced by its position in ``kept`` (sorted, and holding all of them)."""
+    import torch  # heavy: only where numbers are crunched
+
+    return {
+        key: tensor if table_of(key) is None else torch.from_numpy(np.searchsorted(kept, tensor.numpy()))
+        for key, tensor in batch.items()
+    }
