@@ -1,0 +1,267 @@
+"""What events cost: dp_accounting's privacy loss distributions first, Opacus' PRV accountant as the second opinion.
+
+Events are ``dp_accounting.DpEvent`` objects of a closed set: NoOp, NonPrivate, Gaussian, Poisson-sampled Gaussian, and
+compositions of these. The central-limit ("GDP") accountant is not offered: it is an approximation that reports too
+small an epsilon (1.618 instead of 1.828 for rate .01, sigma 1, 1000 steps, delta 1e-5).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from common.errors import PrivacyConfigError
+from common.privacy.events import event_from_json, event_to_json
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+__all__ = [
+    "SecondOpinion",
+    "calibrate",
+    "check_delta",
+    "check_delta_range",
+    "epsilon",
+    "event_from_json",
+    "event_to_json",
+    "grouped",
+    "second_opinion",
+]
+
+MIN_DELTA = 1e-12  # below it the truncated tails of the accountants are no longer small beside delta
+_COARSE_GRID = 1e-2
+_SIGMA_RANGE = (1e-3, 1e9)
+_CALIBRATION_SLACK = 1e-3
+
+# (sampling rate, noise multiplier) -> how often; rate 1 is one pooled Gaussian. Hashable, so results can be cached.
+Groups = tuple[tuple[tuple[float, float], int], ...]
+
+
+@dataclass(frozen=True)
+class SecondOpinion:
+    """Epsilon by Opacus' PRV accountant with the error bounds that it states."""
+
+    lower: float
+    estimate: float
+    upper: float
+
+
+def epsilon(event: DpEvent, delta: float) -> float:
+    """Epsilon of ``event`` at ``delta`` by dp_accounting's PLD accountant; ``inf`` where nothing protects.
+
+    Adjacency is add/remove of one unit. The result is an upper bound; its grid is 1e-4 up to epsilon 20 and grows with
+    larger ones, where the absolute error is still below a thousandth of the value.
+
+    Raises:
+        PrivacyConfigError: delta is out of range or the event is not of the closed set.
+
+    Source: Koskela et al. 2020; Doroshenko et al. 2022 (connect-the-dots).
+    """
+    check_delta_range(delta)
+    groups = grouped(event)
+    return math.inf if groups is None else _fine_epsilon(groups, delta)
+
+
+def check_delta_range(delta: float) -> None:
+    """Raise ``PrivacyConfigError`` unless delta lies in [1e-12, 1)."""
+    if not MIN_DELTA <= delta < 1:
+        raise PrivacyConfigError(f"delta must lie in [{MIN_DELTA:g}, 1): the accountants are exact there; got {delta}")
+
+
+def check_delta(delta: float, units: int) -> None:
+    """Refuse a delta at which a mechanism that publishes one unit outright would still count as private.
+
+    Args:
+        units: how many privacy units the guarantee covers, as far as is public.
+
+    Raises:
+        PrivacyConfigError: delta >= 1 / units.
+    """
+    check_delta_range(delta)
+    if units > 0 and delta * units >= 1:
+        raise PrivacyConfigError(
+            f"delta = {delta:g} is not below 1/{units}: publishing one unit at random would satisfy it",
+            remedy=f"Set privacy.delta to {0.1 / units:.1g} or less.",
+        )
+
+
+def grouped(event: DpEvent) -> Groups | None:
+    """The event as counted Gaussians; ``None`` if part of it is not private.
+
+    Unsampled Gaussians pool exactly into one: noise multipliers add as inverse squares. Equal sampled ones are counted.
+    """
+    counts: Counter[tuple[float, float]] = Counter()
+    if not _count(event, 1, counts):
+        return None
+    precision = sum(n / sigma**2 for (rate, sigma), n in counts.items() if rate == 1.0)
+    sampled = sorted((key, n) for key, n in counts.items() if key[0] < 1.0)
+    pooled = [((1.0, precision**-0.5), 1)] if precision > 0 else []
+    return tuple(pooled + sampled)
+
+
+def _count(event: DpEvent, times: int, counts: Counter[tuple[float, float]]) -> bool:
+    import dp_accounting as dp
+
+    match event:
+        case dp.NoOpDpEvent():
+            return True
+        case dp.NonPrivateDpEvent():
+            return False
+        case dp.SelfComposedDpEvent():
+            return _count(event.event, times * event.count, counts)
+        case dp.ComposedDpEvent():
+            private = [_count(part, times, counts) for part in event.events]  # all of them: none may go unchecked
+            return all(private)
+        case dp.GaussianDpEvent():
+            return _count_gaussian(event, 1.0, times, counts)
+        case dp.PoissonSampledDpEvent() if isinstance(event.event, dp.GaussianDpEvent):
+            return _count_gaussian(event.event, float(event.sampling_probability), times, counts)
+    raise PrivacyConfigError(
+        f"no accountant here covers {type(event).__name__}",
+        remedy="Two Gaussians on one sample are one event with 1/sigma^2 = 1/s1^2 + 1/s2^2.",
+    )
+
+
+def _count_gaussian(event: Any, rate: float, times: int, counts: Counter[tuple[float, float]]) -> bool:
+    sigma = float(event.noise_multiplier)
+    if not (0 <= rate <= 1 and sigma >= 0):
+        raise PrivacyConfigError("an event needs a rate in [0, 1] and a noise multiplier that is not negative")
+    if rate == 0 or math.isinf(sigma):
+        return True
+    if sigma == 0:
+        return False
+    counts[(rate, sigma)] += times
+    return True
+
+
+def _fine_epsilon(groups: Groups, delta: float) -> float:
+    rough = _rough_epsilon(groups, delta)
+    if not 0 < rough < math.inf:
+        return rough
+    if rough <= 20:
+        return _pld_epsilon(groups, delta, 1e-4 if rough > 0.1 else 1e-5)
+    return _pld_epsilon(groups, delta, max(1e-3, 10.0 ** math.floor(math.log10(rough)) * 1e-5))
+
+
+def _rough_epsilon(groups: Groups, delta: float) -> float:
+    """A fast estimate, accurate enough to choose the grid and to bracket a root."""
+    if not groups:
+        return 0.0
+    if len(groups) == 1 and groups[0][0][0] == 1.0:
+        import dp_accounting as dp
+
+        return float(dp.get_epsilon_gaussian(groups[0][0][1], delta))
+    # One step's loss reaches about (1/sigma)^2/2 + 8/sigma: the grid keeps that to some 1e5 points.
+    widest = max(0.5 / sigma**2 + 8 / sigma for (_, sigma), _ in groups)
+    return _pld_epsilon(groups, delta, max(_COARSE_GRID, widest * 1e-5))
+
+
+@functools.lru_cache(maxsize=1024)
+def _pld_epsilon(groups: Groups, delta: float, grid: float) -> float:
+    import dp_accounting as dp
+    from dp_accounting.pld import PLDAccountant
+
+    accountant = PLDAccountant(dp.NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=grid)
+    for (rate, sigma), count in groups:
+        step = dp.GaussianDpEvent(sigma)
+        accountant.compose(step if rate == 1.0 else dp.PoissonSampledDpEvent(rate, step), count)
+    return float(accountant.get_epsilon(delta))
+
+
+def second_opinion(event: DpEvent, delta: float) -> SecondOpinion:
+    """Epsilon of ``event`` by Opacus' PRV accountant (Gopi et al. 2021), with its own lower and upper bound.
+
+    Raises:
+        PrivacyConfigError: as ``epsilon``.
+    """
+    check_delta_range(delta)
+    groups = grouped(event)
+    if groups is None:
+        return SecondOpinion(math.inf, math.inf, math.inf)
+    rough = _rough_epsilon(groups, delta)
+    if not 0 < rough < math.inf:
+        return SecondOpinion(rough, rough, rough)
+    return _prv_epsilon(groups, delta, max(1e-3, min(0.01, 0.02 * rough), 0.002 * rough))
+
+
+@functools.lru_cache(maxsize=256)
+def _prv_epsilon(groups: Groups, delta: float, eps_error: float) -> SecondOpinion:
+    import numpy as np
+    from opacus.accountants import PRVAccountant
+
+    accountant = PRVAccountant()
+    accountant.history = [(sigma, rate, count) for (rate, sigma), count in groups]
+    delta_error = delta / 1000
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # Opacus takes log(1 - rate) at rate 1 and warns about the range of Renyi orders that set its grid.
+        warnings.simplefilter("ignore")
+        # `get_epsilon` returns the upper bound alone, so its two steps are taken here.
+        distribution = accountant._get_dprv(eps_error=eps_error, delta_error=delta_error)
+        lower, estimate, upper = distribution.compute_epsilon(delta, delta_error, eps_error)
+    return SecondOpinion(float(lower), float(estimate), float(upper))
+
+
+def calibrate(make_event: Callable[[float], DpEvent], *, epsilon: float, delta: float) -> float:
+    """The smallest noise multiplier, to a thousandth of epsilon, whose event costs at most ``epsilon`` by PLD.
+
+    Args:
+        make_event: noise multiplier -> event; its cost must fall as the multiplier grows.
+
+    Raises:
+        PrivacyConfigError: no multiplier between 1e-3 and 1e9 reaches the target.
+    """
+
+    def rough(sigma: float) -> float:
+        groups = grouped(make_event(sigma))
+        return math.inf if groups is None else _rough_epsilon(groups, delta)
+
+    def fine(sigma: float) -> float:
+        groups = grouped(make_event(sigma))
+        return math.inf if groups is None else _fine_epsilon(groups, delta)
+
+    check_delta_range(delta)
+    if not 0 < epsilon < math.inf:
+        raise PrivacyConfigError(f"epsilon must be positive and finite, not {epsilon}")
+    start = _solve(rough, epsilon, 1.0, 0.02)
+    return _solve(fine, epsilon, start, _CALIBRATION_SLACK)
+
+
+def _solve(cost: Callable[[float], float], target: float, start: float, slack: float) -> float:
+    """A sigma with ``target * (1 - slack) <= cost(sigma) <= target``: secant in log-log inside a bracket."""
+    low, high = _SIGMA_RANGE  # cost(low) > target >= cost(high), as far as is known
+    low_cost, high_cost, sigma = math.inf, 0.0, start
+    for _ in range(80):
+        value = cost(sigma)
+        if target * (1 - slack) <= value <= target:
+            return sigma
+        if value > target:
+            low, low_cost = sigma, value
+        else:
+            high, high_cost = sigma, value
+        if high / low < 1 + 1e-9:
+            break
+        sigma = _next_sigma((low, low_cost), (high, high_cost), target * (1 - slack / 2))
+    if high < _SIGMA_RANGE[1] and cost(high) <= target:
+        return high
+    raise PrivacyConfigError(
+        f"no noise multiplier in [{_SIGMA_RANGE[0]:g}, {_SIGMA_RANGE[1]:g}] gives epsilon {target:g} here",
+        remedy="Choose an epsilon between 0.001 and 1000, fewer rounds, or a larger delta.",
+    )
+
+
+def _next_sigma(low: tuple[float, float], high: tuple[float, float], aim: float) -> float:
+    (a, cost_a), (b, cost_b) = low, high
+    if math.isinf(cost_a) or cost_b <= 0:  # one side unknown: walk as if cost were proportional to 1/sigma
+        known, cost = (b, cost_b) if cost_b > 0 else (a, cost_a)
+        if not 0 < cost < math.inf:
+            return math.sqrt(a * b)
+        step = min(max(cost / aim, 1 / 16), 16.0)
+        step = step * 1.02 if step > 1 else step / 1.02  # a little too far, so that both sides become known
+        return min(max(known * step, a * 1.0000001), b / 1.0000001)
+    share = (math.log(cost_a) - math.log(aim)) / (math.log(cost_a) - math.log(cost_b))
+    return a * (b / a) ** min(max(share, 0.02), 0.98)
