@@ -96,9 +96,10 @@ def _cumulative(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _once(domain: RowDomain, name: str, make: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
     """Keep a derived array on the frozen domain itself, as ``cached_property`` does: it lives as long as its owner."""
-    if name not in domain.__dict__:
-        domain.__dict__[name] = make()
-    return domain.__dict__[name]
+    kept: dict[str, NDArray[np.float64]] = domain.__dict__
+    if name not in kept:
+        kept[name] = make()
+    return kept[name]
 
 
 def train_step(centre: torch.Tensor, context: torch.Tensor, step: Step, objective: Objective, *, lr: float) -> None:

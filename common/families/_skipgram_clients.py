@@ -138,22 +138,17 @@ def _train_group(
     known, local = np.unique(owner * rows + group.units.columns["rows"], return_inverse=True)
     drawn, position = np.unique(np.concatenate([v.negatives.reshape(-1) for v in visits]), return_inverse=True)
     keys, place = _merged(known, drawn)
-    start = {
-        TABLES[0]: _compact(parameters[TABLES[0]], known % rows),
-        TABLES[1]: _compact(parameters[TABLES[1]], keys % rows),
-    }
-    tables = {name: torch.from_numpy(values).to(settings.training.device, copy=True) for name, values in start.items()}
+    wanted = dict(zip(TABLES, (known, keys), strict=True))
+    start = {name: _compact(parameters[name], key % rows) for name, key in wanted.items()}
+    tables = {name: torch.tensor(values, device=settings.training.device) for name, values in start.items()}
     negatives = np.split(place[position], np.cumsum([v.negatives.size for v in visits])[:-1])
+    window = settings.objective.window
     for visit, ids in zip(visits, negatives, strict=True):
         tokens = _tokens(group, visit, local + 1, domain, settings)
-        layout = lay_out(
-            tokens, clients=group.count, block=group.block, window=settings.objective.window, padding_row=0
-        )
+        layout = lay_out(tokens, clients=group.count, block=group.block, window=window, padding_row=0)
         _run(tables, layout, ids.reshape(-1, settings.shared_negatives), visit.first_step, settings)
-    result = {}
-    for name, key in wanted.items():
-        result[name] = _changed(key, tables[name].cpu().numpy()[1:] - start[name][1:], group.owners, rows)
-    return result
+    delta = {name: tables[name].cpu().numpy()[1:] - start[name][1:] for name in TABLES}
+    return {name: _changed(key, delta[name], group.owners, rows) for name, key in wanted.items()}
 
 
 def _visit(group: _Group, settings: Settings, domain: RowDomain) -> _Visit:

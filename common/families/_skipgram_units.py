@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
-from common.families._skipgram import keep_probabilities, negative_rows
+from common.families._skipgram import Objective, keep_probabilities, negative_rows
 from common.families._skipgram_layout import window_ends
 from common.table import FloatArray, IntArray, RowDomain
 from common.units import Units
@@ -25,15 +25,14 @@ class SkipGram(torch.nn.Module):
         self.context = torch.nn.Embedding(rows, dimensions)
 
 
-class UnitOptions(Protocol):
-    """What ``unit_batch`` reads of the family's options."""
+@dataclass(frozen=True)
+class UnitSettings:
+    """Public settings: the objective, the subsampling threshold, and the bounds of one unit."""
 
-    model: str
-    window: int
-    negatives: int
+    objective: Objective
     subsample: float
     shared_negatives: int
-    max_tokens_per_unit: int
+    max_tokens: int
     max_pairs: int
 
 
@@ -48,7 +47,7 @@ class _Examples:
 
 
 def unit_batch(
-    units: Units, domain: RowDomain, options: UnitOptions, rng: np.random.Generator
+    units: Units, domain: RowDomain, settings: UnitSettings, rng: np.random.Generator
 ) -> Mapping[str, torch.Tensor]:
     """Padded predictions of B units, P at most in one; P follows the data and never exceeds ``max_pairs``.
 
@@ -58,27 +57,27 @@ def unit_batch(
         ``rows.centre.weight`` (B, P, M) and ``mix`` (B, P, M); ``rows.context.weight`` (B, P) and ``weights`` (B, P),
         0 for padding; ``rows.context.weight.negatives`` (B, N); ``noise`` (B,), the weight of one negative.
     """
-    examples = _bounded(_examples(units, domain, options, rng), units.count, options.max_pairs, rng)
+    examples = _bounded(_examples(units, domain, settings, rng), units.count, settings.max_pairs, rng)
     size = np.bincount(examples.unit, minlength=units.count)
     place = (examples.unit, np.arange(len(examples.unit)) - (np.cumsum(size) - size)[examples.unit])
     shape = (units.count, max(int(size.max(initial=0)), 1))
     width = examples.inputs.shape[1]
-    drawn = negative_rows(domain, rng.random(units.count * options.shared_negatives)).reshape(units.count, -1)
-    arrays = {
+    drawn = negative_rows(domain, rng.random(units.count * settings.shared_negatives)).reshape(units.count, -1)
+    arrays: dict[str, np.ndarray] = {
         "rows.centre.weight": np.zeros((*shape, width), np.int64),
         "mix": np.zeros((*shape, width), np.float32),
         "rows.context.weight": np.zeros(shape, np.int64),
         "weights": np.zeros(shape, np.float32),
     }
-    values = (examples.inputs, examples.mix, examples.outputs, 1.0)
+    values: tuple[Any, ...] = (examples.inputs, examples.mix, examples.outputs, 1.0)
     for array, value in zip(arrays.values(), values, strict=True):
         array[place] = value
-    noise = np.full(units.count, options.negatives / options.shared_negatives, np.float32)
+    noise = np.full(units.count, settings.objective.negatives / settings.shared_negatives, np.float32)
     arrays |= {"rows.context.weight.negatives": drawn.astype(np.int64), "noise": noise}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def unit_loss(module: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def unit_loss(module: SkipGram, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Negative-sampling loss (Mikolov et al. 2013, equation 4), mean over a unit's predictions, shape (B,)."""
     hidden = (module.centre(batch["rows.centre.weight"]) * batch["mix"][..., None]).sum(2)
     outputs = module.context(batch["rows.context.weight"])
@@ -89,18 +88,18 @@ def unit_loss(module: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> tor
     return -((positive + noise) * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-def _examples(units: Units, domain: RowDomain, options: UnitOptions, rng: np.random.Generator) -> _Examples:
+def _examples(units: Units, domain: RowDomain, settings: UnitSettings, rng: np.random.Generator) -> _Examples:
     owner = np.repeat(np.arange(units.count), np.diff(units.offsets))
     rows = units.columns["rows"].astype(np.int64)
     uniforms = rng.random((2, len(rows)))
-    early = np.arange(len(rows)) - units.offsets[:-1][owner] < options.max_tokens_per_unit
-    kept = np.flatnonzero(early & (uniforms[0] < keep_probabilities(domain, options.subsample)[rows]))
+    early = np.arange(len(rows)) - units.offsets[:-1][owner] < settings.max_tokens
+    kept = np.flatnonzero(early & (uniforms[0] < keep_probabilities(domain, settings.subsample)[rows]))
     rows, owner, sentences = rows[kept], owner[kept], units.columns["sentence"][kept].astype(np.int64)
     sentence = owner * (int(sentences.max(initial=0)) + 1) + sentences
-    low, high = window_ends(sentence, 1 + (uniforms[1][kept] * options.window).astype(np.int64))
-    distance = np.array([d for d in range(-options.window, options.window + 1) if d])
+    low, high = window_ends(sentence, 1 + (uniforms[1][kept] * settings.objective.window).astype(np.int64))
+    distance = np.array([d for d in range(-settings.objective.window, settings.objective.window + 1) if d])
     paired = (distance >= low[:, None]) & (distance <= high[:, None])
-    if options.model == "cbow":
+    if settings.objective.model == "cbow":
         return _cbow_examples(rows, owner, paired, distance)
     centre, column = np.nonzero(paired)
     return _Examples(

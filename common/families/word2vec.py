@@ -8,7 +8,7 @@ Word frequencies, for subsampling and for negatives, are the public ones of the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,8 @@ from common.update import Parameters, ParameterSpec, UpdateBatch
 
 if TYPE_CHECKING:
     import torch
+
+    from common.families._skipgram import Objective
 
 CENTRE, CONTEXT = "centre.weight", "context.weight"
 
@@ -97,11 +99,9 @@ class Word2Vec:
         seeds: Sequence[int],
     ) -> UpdateBatch:
         """A step is ``batch_size`` units; longer ones are split every 512 tokens (see ``_skipgram_layout``)."""
-        from common.families._skipgram import Objective
         from common.families._skipgram_clients import Settings, train_clients
 
-        objective = Objective(options.model, options.window, options.negatives)
-        settings = Settings(objective, options.subsample, options.shared_negatives, training)
+        settings = Settings(_objective(options), options.subsample, options.shared_negatives, training)
         return train_clients(parameters, clients, _required(domain), settings, seeds=seeds)
 
     def module(self, options: Word2VecOptions, rows: int) -> torch.nn.Module:
@@ -114,15 +114,28 @@ class Word2Vec:
         self, units: Units, domain: RowDomain | None, options: Word2VecOptions, rng: np.random.Generator
     ) -> Mapping[str, torch.Tensor]:
         """Pairs of every unit, padded to the longest: see ``_skipgram_units.unit_batch``."""
-        from common.families._skipgram_units import unit_batch
+        from common.families._skipgram_units import UnitSettings, unit_batch
 
-        return unit_batch(units, _required(domain), options, rng)
+        settings = UnitSettings(
+            objective=_objective(options),
+            subsample=options.subsample,
+            shared_negatives=options.shared_negatives,
+            max_tokens=options.max_tokens_per_unit,
+            max_pairs=options.max_pairs,
+        )
+        return unit_batch(units, _required(domain), settings, rng)
 
-    def loss(self, module: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def loss(self, module: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Mean loss over the pairs of each unit, shape (B,)."""
         from common.families._skipgram_units import unit_loss
 
         return unit_loss(module, batch)
+
+
+def _objective(options: Word2VecOptions) -> Objective:
+    from common.families._skipgram import Objective
+
+    return Objective(options.model, options.window, options.negatives)
 
 
 def _required(domain: RowDomain | None) -> RowDomain:
