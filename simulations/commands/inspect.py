@@ -1,0 +1,86 @@
+"""``fedembed list``: what can be named in a scenario or on the command line."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from enum import StrEnum
+from importlib import resources
+from typing import Annotated
+
+import typer
+
+from simulations.commands.output import emit_json, say
+from simulations.commands.train import JsonOption
+
+_PACKAGES = {
+    "families": "common.families",
+    "mechanisms": "common.privacy.mechanisms",
+    "readers": "client.readers",
+    "tasks": "common.evaluation.quality",
+    "formats": "common.formats",
+    "corpora": "simulations.corpora",
+}
+
+
+class Kind(StrEnum):
+    """What ``fedembed list`` can list."""
+
+    families = "families"
+    mechanisms = "mechanisms"
+    readers = "readers"
+    tasks = "tasks"
+    formats = "formats"
+    corpora = "corpora"
+    scenarios = "scenarios"
+
+
+def list_members(
+    kind: Annotated[
+        Kind | None, typer.Argument(help="What to list; everything without it.", show_default=False)
+    ] = None,
+    *,
+    json_output: JsonOption = False,
+) -> None:
+    """List what exists: families, mechanisms, readers, tasks, formats, corpora, scenarios.
+
+    KIND is one of these words; without it all are listed. Example: fedembed list families
+    """
+    kinds = [kind] if kind is not None else list(Kind)
+    found = {k.value: described(k) for k in kinds}
+    if json_output:
+        emit_json(found)
+        return
+    for name, members in found.items():
+        indent = ""
+        if kind is None:
+            say(name)
+            indent = "  "
+        width = max((len(m) for m in members), default=0)
+        for member, text in members.items():
+            say(f"{indent}{member.ljust(width)}  {text}".rstrip())
+
+
+def described(kind: Kind) -> dict[str, str]:
+    """Member name -> first line of what it says about itself. No member is imported."""
+    if kind is Kind.scenarios:
+        from simulations.runs import shipped_scenarios
+
+        return {name: _scenario_line(name) for name in shipped_scenarios()}
+    from common.discovery import member_names
+
+    package = _PACKAGES[kind.value]
+    return {name: _first_docstring_line(f"{package}.{name}") for name in member_names(package)}
+
+
+def _first_docstring_line(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    source = spec.loader.get_source(module) if spec is not None and spec.loader is not None else None  # type: ignore[attr-defined]
+    text = ast.get_docstring(ast.parse(source)) if source else None
+    return text.splitlines()[0] if text else ""
+
+
+def _scenario_line(name: str) -> str:
+    file = resources.files("simulations") / "scenarios" / f"{name}.toml"
+    first = file.read_text(encoding="utf-8").splitlines()[:1]
+    return first[0].lstrip("# ") if first and first[0].startswith("#") else ""

@@ -1,0 +1,110 @@
+"""Runs as a caller asks for them: find the scenario, choose the folder, simulate or plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.discovery import nearest
+from common.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from common.config import Scenario
+    from server.progress import Reporter
+    from simulations.federation import SimulationResult
+
+DEFAULT_SCENARIO = "default"
+ENGINES = ("local", "ray")
+RUNS_FOLDER = "fedembed-runs"
+
+
+def shipped_scenarios() -> list[str]:
+    """Names of the scenarios that are installed with fedembed, sorted."""
+    folder = resources.files("simulations") / "scenarios"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def find_scenario(scenario: str | Path | None = None, overrides: Sequence[str] = ()) -> Scenario:
+    """Read a scenario: a TOML file, the name of a shipped one, or the embedded default for ``None``.
+
+    Whatever ends in ``.toml`` or has a folder in it is a file; everything else is a name.
+
+    Raises:
+        ConfigError: no such file or name (with the nearest known one), or the scenario is refused.
+        UsageError: an override is not ``section.key=value``.
+    """
+    from common.config import read_scenario
+
+    name = DEFAULT_SCENARIO if scenario is None else str(scenario)
+    if name.endswith(".toml") or Path(name).name != name:
+        return read_scenario(Path(name), overrides)
+    known = shipped_scenarios()
+    if name not in known:
+        raise ConfigError(
+            f"no scenario named {name!r}{nearest(name, known)}",
+            remedy=f"Shipped scenarios: {', '.join(known) or 'none'}; or give the path of a .toml file.",
+        )
+    with resources.as_file(resources.files("simulations") / "scenarios" / f"{name}.toml") as path:
+        return read_scenario(path, overrides)
+
+
+def default_out(scenario: str | Path | None, resolved: Scenario) -> Path:
+    """Folder of a run without ``--out``: the same command names the same folder, so that a rerun resumes."""
+    name = DEFAULT_SCENARIO if scenario is None else Path(scenario).stem
+    return Path(RUNS_FOLDER) / f"{name}-{resolved.digest[:8]}"
+
+
+def simulate(
+    scenario: str | Path | Scenario | None = None,
+    *,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    engine: str = "local",
+    reporter: Reporter | None = None,
+) -> SimulationResult:
+    """Run a whole federation on this machine and write the release; a rerun resumes an interrupted run.
+
+    Args:
+        scenario: TOML file, shipped name, ``Scenario`` object, or ``None`` for the embedded default.
+        out: folder of the run; by default ``fedembed-runs/<name>-<digest>`` in the working folder.
+        overrides: ``section.key=value`` strings; not allowed beside a ``Scenario`` object.
+        engine: ``local`` (in this process) or ``ray`` (Flower's simulation; needs the extra ``[ray]``).
+        reporter: told what happens; by default nobody is.
+
+    Raises:
+        FedembedError: the subclass tells the kind of failure.
+    """
+    from simulations.federation import run_simulation
+    from simulations.progress import Silent
+
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}{nearest(engine, list(ENGINES))}")
+    resolved = _resolved(scenario, overrides)
+    name = None if _is_scenario(scenario) else scenario
+    folder = Path(out) if out is not None else default_out(name, resolved)
+    return run_simulation(resolved, out=folder, engine=engine, reporter=reporter or Silent())
+
+
+def plan(scenario: str | Path | Scenario | None = None, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a run will cost: noise, epsilon per observer and round, bytes, clients and rows; nothing is run.
+
+    Raises:
+        FedembedError: the scenario is refused; the subclass tells why.
+    """
+    from simulations.federation import describe
+
+    return describe(_resolved(scenario, overrides))
+
+
+def _is_scenario(value: object) -> bool:
+    return value is not None and not isinstance(value, (str, Path))
+
+
+def _resolved(scenario: Any, overrides: Sequence[str]) -> Scenario:
+    if not _is_scenario(scenario):
+        return find_scenario(scenario, overrides)
+    if overrides:
+        raise UsageError("overrides belong to a scenario that is read, not to a Scenario object")
+    return scenario  # type: ignore[no-any-return]
