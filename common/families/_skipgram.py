@@ -11,15 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from common.table import IntArray, RowDomain
-
-if TYPE_CHECKING:
-    import torch
 
 NEGATIVE_POWER = 0.75  # exponent of the noise distribution, Mikolov et al. 2013, section 2.2
 # Longest move of a row by one entry of a step. A shared negative collects hundreds of pairs; their sum, taken at one
@@ -90,8 +87,9 @@ def negative_rows(domain: RowDomain, uniforms: NDArray[np.float64]) -> IntArray:
 
 
 def _cumulative(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    total = np.cumsum(weights)
-    return total / total[-1]
+    total: NDArray[np.float64] = np.cumsum(weights)
+    total /= total[-1]
+    return total
 
 
 def _once(domain: RowDomain, name: str, make: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -123,8 +121,6 @@ def train_step(centre: torch.Tensor, context: torch.Tensor, step: Step, objectiv
 
 def band(step: Step, window: int) -> torch.Tensor:
     """1 where a centre is paired with a place of its strip, else 0. Shape (n_blocks, block, block + 2 * window)."""
-    import torch
-
     block = step.low.shape[1]
     distance = torch.arange(block + 2 * window) - window - torch.arange(block)[:, None]
     distance = torch.where(distance == 0, _FAR, distance).to(step.low)
@@ -176,8 +172,6 @@ def _rows(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 
 def _descend(table: torch.Tensor, ids: torch.Tensor, gradient: torch.Tensor, lr: float) -> None:
     """Subtract ``lr * gradient``, every entry's move at most ``MAX_ROW_STEP`` long."""
-    import torch
-
     entries = gradient.view(-1, table.shape[1])
     length = torch.linalg.vector_norm(entries, dim=1, keepdim=True).mul_(lr / MAX_ROW_STEP).clamp_(min=1)
     table.index_add_(0, ids.reshape(-1), entries.div_(length), alpha=-lr)

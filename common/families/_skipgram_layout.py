@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +108,6 @@ def _run_starts(numbers: IntArray) -> IntArray:
     return np.flatnonzero(np.concatenate([[len(numbers) > 0], changed]))
 
 
-def _placed(values: NDArray, target: IntArray, out: NDArray) -> NDArray:
+def _placed(values: NDArray[Any], target: IntArray, out: NDArray[Any]) -> NDArray[Any]:
     out[target] = values
     return out
