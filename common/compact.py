@@ -1,8 +1,8 @@
 """The compact table: only the rows that a piece of work touches, renumbered 0..R-1.
 
 Families name the row numbers in a batch so that others can renumber them: every int64 tensor of row numbers of table
-``t`` is called ``rows.t``, or ``rows.t/anything`` where a batch has several (``rows.context.weight/negatives``).
-Positions that only pad hold any valid row number; the loss masks them.
+``t`` is called ``rows.t``, with a suffix where a batch has several (``rows.context.weight.negatives``). Nothing else
+in a batch begins with ``rows.``. Positions that only pad hold any valid row number; the loss masks them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 ROW_PREFIX = "rows."
 
 
-def table_of(key: str) -> str | None:
-    """Name of the table whose row numbers the batch entry ``key`` holds; ``None`` for any other entry."""
-    if not key.startswith(ROW_PREFIX):
-        return None
-    return key[len(ROW_PREFIX) :].partition("/")[0]
+def holds_rows(key: str) -> bool:
+    """Whether the batch entry ``key`` holds row numbers."""
+    return key.startswith(ROW_PREFIX)
 
 
 def touched_rows(batches: Iterable[Mapping[str, torch.Tensor]], *, rows: int) -> IntArray:
@@ -36,9 +34,7 @@ def touched_rows(batches: Iterable[Mapping[str, torch.Tensor]], *, rows: int) ->
     Raises:
         ConfigError: a row number outside [0, rows): the family broke its contract.
     """
-    parts = [
-        np.unique(tensor.numpy()) for batch in batches for key, tensor in batch.items() if table_of(key) is not None
-    ]
+    parts = [np.unique(tensor.numpy()) for batch in batches for key, tensor in batch.items() if holds_rows(key)]
     touched = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
     if not len(touched):
         return np.zeros(1, dtype=np.int64)
@@ -52,6 +48,6 @@ def renumbered(batch: Mapping[str, torch.Tensor], kept: IntArray) -> dict[str, t
     import torch  # heavy: only where numbers are crunched
 
     return {
-        key: tensor if table_of(key) is None else torch.from_numpy(np.searchsorted(kept, tensor.numpy()))
+        key: torch.from_numpy(np.searchsorted(kept, tensor.numpy())) if holds_rows(key) else tensor
         for key, tensor in batch.items()
     }

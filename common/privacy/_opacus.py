@@ -23,7 +23,7 @@ from opacus.grad_sample.grad_sample_module import GradSampleHooks
 from opacus.validators import ModuleValidator
 from torch import nn
 
-from common.compact import table_of
+from common.compact import holds_rows
 from common.errors import PrivacyConfigError
 
 Batch = Mapping[str, torch.Tensor]
@@ -133,10 +133,10 @@ class UnitGradients:
         return total
 
     def _piece(self, batch: Batch, count: int) -> int:
-        widths = {name: p.shape[-1] for name, p in self.module.named_parameters() if name in self._lookups}
-        floats = sum(p.numel() for name, p in self.module.named_parameters() if name not in self._lookups)
-        for key, tensor in batch.items():
-            floats += math.prod(tensor.shape[1:]) * widths.get(table_of(key) or "", 0)
+        named = dict(self.module.named_parameters())
+        floats = sum(p.numel() for name, p in named.items() if name not in self._lookups)
+        width = max((named[name].shape[1] for name in self._lookups), default=0)
+        floats += width * sum(math.prod(tensor.shape[1:]) for key, tensor in batch.items() if holds_rows(key))
         return max(1, min(count, self.max_gradient_bytes // (4 * max(1, floats))))
 
     def _backward(self, loss: Loss, piece: Batch, size: int) -> None:

@@ -128,6 +128,8 @@ def _check_settings(plan: PrivacyPlan, training: LocalTraining) -> None:
             f"the plan accounts {plan.local_steps} local steps, but {training.local_steps} would be taken",
             remedy="Set training.local_steps to a positive number; example mode has no epochs.",
         )
+    if plan.mechanism != "gaussian":  # the one draw of all steps for untouched rows needs a sum of Gaussians
+        raise PrivacyConfigError(f"example mode adds Gaussian noise, not {plan.mechanism}")
     if not (0 < plan.unit_rate <= 1 and plan.noise_stddev > 0 and training.batch_size >= 1):
         raise PrivacyConfigError("example mode needs 0 < unit_rate <= 1, noise and a batch size of at least 1")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from common.privacy.dpsgd import train_example_mode
+from common.privacy.plan import PrivacyPlan
 from common.privacy.rng import NoiseSource
 from common.table import RowDomain
 from common.units import Units
@@ -97,20 +99,25 @@ def loaded_toy(seed: int = 0) -> Toy:
     return module
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The part of a PrivacyPlan that example mode reads."""
-
-    local_steps: int = 3
-    unit_rate: float = 1.0
-    l2_clip_norm: float = CLIP
-    noise_multiplier: float = 1.0
-    mode: str = "example"
-    unit_is_client: bool = False
-
-    @property
-    def noise_stddev(self) -> float:
-        return self.noise_multiplier * self.l2_clip_norm
+def plan_of(**changes: Any) -> PrivacyPlan:
+    """A plan of example mode; the tests need settings that no epsilon would give."""
+    usual: dict[str, Any] = {
+        "mode": "example",
+        "unit": "sentence",
+        "unit_is_client": False,
+        "adjacency": "add or remove one sentence",
+        "l2_clip_norm": CLIP,
+        "noise_multiplier": 1.0,
+        "delta": 1e-6,
+        "target_epsilon": None,
+        "rounds": 1,
+        "sampling": "full",
+        "rate": 1.0,
+        "local_steps": 3,
+        "unit_rate": 1.0,
+        "test_mode": True,
+    }
+    return PrivacyPlan(**(usual | changes))
 
 
 @dataclass(frozen=True)
@@ -121,8 +128,10 @@ class Training:
     device: str = "cpu"
 
 
-def run(units: Units, seed: int = 1, *, plan: Plan | None = None, source: object = None, **training) -> UpdateBatch:
-    plan = plan or Plan()
+def run(
+    units: Units, seed: int = 1, *, plan: PrivacyPlan | None = None, source: object = None, **training
+) -> UpdateBatch:
+    plan = plan or plan_of()
     return train_example_mode(
         FAMILY,
         initial(),

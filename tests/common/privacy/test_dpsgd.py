@@ -13,6 +13,7 @@ from common.errors import ConfigError, PrivacyConfigError
 from common.privacy import dpsgd
 from common.privacy._opacus import UnitGradients
 from common.privacy.dpsgd import train_example_mode
+from common.privacy.plan import PrivacyPlan
 from common.privacy.rng import NoiseSource
 from common.units import Units
 
@@ -21,7 +22,6 @@ from ._toy import (
     DOMAIN,
     FAMILY,
     ROWS,
-    Plan,
     Toy,
     ToyFamily,
     Training,
@@ -29,6 +29,7 @@ from ._toy import (
     flat,
     initial,
     loaded_toy,
+    plan_of,
     run,
     silent,
     units_of,
@@ -37,7 +38,7 @@ from ._toy import (
 UNITS = units_of([5, 6, 7, 5, 5], [8, 9], [], [10, 10, 10, 10], [11, 5, 39])
 
 
-def oracle_steps(units: Units, plan: Plan, lr: float, batch_size: int, seed: int) -> dict[str, np.ndarray]:
+def oracle_steps(units: Units, plan: PrivacyPlan, lr: float, batch_size: int, seed: int) -> dict[str, np.ndarray]:
     """DP-SGD on the full table, one backward pass a unit and step, without compaction."""
     source, module, start = silent(seed), loaded_toy(), initial()
     for step in range(plan.local_steps):
@@ -57,7 +58,7 @@ def oracle_steps(units: Units, plan: Plan, lr: float, batch_size: int, seed: int
 
 @pytest.mark.parametrize("rate", [0.4, 1.0])
 def test_compact_steps_equal_steps_on_the_full_table(rate: float) -> None:
-    plan = Plan(local_steps=6, unit_rate=rate, noise_multiplier=1e-4)
+    plan = plan_of(local_steps=6, unit_rate=rate, noise_multiplier=1e-4)
     found = arrays(run(UNITS, plan=plan, lr=2.0, batch_size=4, source=silent(5)))
     expected = oracle_steps(UNITS, plan, 2.0, 4, 5)
     for name, array in expected.items():
@@ -73,7 +74,7 @@ def test_units_are_drawn_independently_at_the_public_rate() -> None:
             drawn.append(units.columns["row"] - 5)
             return super().batch(units, domain, options, rng)
 
-    n, plan = 30, Plan(local_steps=400, unit_rate=0.2)
+    n, plan = 30, plan_of(local_steps=400, unit_rate=0.2)
     units = units_of(*[[5 + i] for i in range(n)])
     # the drawn samples alone are looked at, so the steps themselves are left out
     list(dpsgd._draw_batches(Counting(), units, DOMAIN, None, plan=plan, source=NoiseSource.seeded_for_tests(2)))
@@ -99,9 +100,15 @@ def test_torch_global_generator_is_left_alone() -> None:
 
 @pytest.mark.parametrize(
     "plan",
-    [Plan(mode="central"), Plan(unit_is_client=True), Plan(unit_rate=0.0), Plan(noise_multiplier=0.0)],
+    [
+        plan_of(mode="central"),
+        plan_of(unit_is_client=True),
+        plan_of(unit_rate=0.0),
+        plan_of(noise_multiplier=0.0),
+        plan_of(mechanism="skellam"),
+    ],
 )
-def test_plans_that_do_not_fit_are_refused(plan: Plan) -> None:
+def test_plans_that_do_not_fit_are_refused(plan: PrivacyPlan) -> None:
     with pytest.raises(PrivacyConfigError):
         run(UNITS, plan=plan)
 
@@ -115,7 +122,7 @@ def test_step_count_must_be_the_accounted_one(steps: int) -> None:
             UNITS,
             DOMAIN,
             None,
-            plan=Plan(),
+            plan=plan_of(),
             training=Training(local_steps=steps),
             source=NoiseSource.seeded_for_tests(1),
         )
@@ -158,7 +165,7 @@ def test_families_that_break_their_contract_are_refused(family: ToyFamily) -> No
             UNITS,
             DOMAIN,
             None,
-            plan=Plan(),
+            plan=plan_of(),
             training=Training(),
             source=NoiseSource.seeded_for_tests(1),
         )
@@ -166,6 +173,6 @@ def test_families_that_break_their_contract_are_refused(family: ToyFamily) -> No
 
 def test_parameters_of_another_shape_are_refused() -> None:
     wrong = initial() | {"mix.bias": np.zeros(DIMENSIONS + 1, dtype=np.float32)}
-    arguments = SimpleNamespace(plan=Plan(), training=Training(), source=NoiseSource.seeded_for_tests(1))
+    arguments = SimpleNamespace(plan=plan_of(), training=Training(), source=NoiseSource.seeded_for_tests(1))
     with pytest.raises(ConfigError, match=r"mix\.bias"):
         train_example_mode(FAMILY, wrong, UNITS, DOMAIN, None, **vars(arguments))

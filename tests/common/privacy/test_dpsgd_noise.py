@@ -13,6 +13,7 @@ from scipy import stats
 
 from common.privacy import dpsgd
 from common.privacy.dpsgd import train_example_mode
+from common.privacy.plan import PrivacyPlan
 from common.privacy.rng import NoiseSource
 from common.table import RowDomain
 
@@ -20,13 +21,13 @@ from ._toy import (
     CLIP,
     FAMILY,
     ROWS,
-    Plan,
     Silent,
     Training,
     arrays,
     flat,
     initial,
     joined,
+    plan_of,
     run,
     units_of,
 )
@@ -46,7 +47,7 @@ FILLER = [list(range(ROWS))]  # touches every row, so both neighbours have one c
 )
 def test_coupled_neighbours_differ_by_at_most_the_clip(rows: list[int], scale: float) -> None:
     without = units_of(*FILLER, [5, 6])
-    plan = Plan(local_steps=1, noise_multiplier=0.01)
+    plan = plan_of(local_steps=1, noise_multiplier=0.01)
     neighbours = [
         run(u, plan=plan, lr=1.0, batch_size=1) for u in (without, joined(without, units_of(rows, scale=scale)))
     ]
@@ -56,7 +57,7 @@ def test_coupled_neighbours_differ_by_at_most_the_clip(rows: list[int], scale: f
 
 def test_sensitivity_test_sees_a_realised_denominator(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dividing by the realised number of units moves the noise itself, far beyond the clip."""
-    plan = Plan(local_steps=1, noise_multiplier=10.0)
+    plan = plan_of(local_steps=1, noise_multiplier=10.0)
     without = units_of(*FILLER, [5, 6])
     more = joined(without, units_of([9]))
     difference = flat(run(without, plan=plan, lr=1.0, batch_size=2)) - flat(run(more, plan=plan, lr=1.0, batch_size=3))
@@ -68,7 +69,7 @@ def test_sensitivity_test_sees_a_realised_denominator(monkeypatch: pytest.Monkey
 MANY = RowDomain(keys=tuple(f"k{i}" for i in range(2000)))
 
 
-def residual(*, plan: Plan, source: object) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def residual(*, plan: PrivacyPlan, source: object) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Released minus noiseless update (here zero), per array; and the rows that the client touched."""
     rng = np.random.default_rng(3)
     units = units_of(*[list(rng.integers(0, 1000, 20)) for _ in range(30)])
@@ -94,7 +95,7 @@ def scale_is(values: np.ndarray, stddev: float, *, alpha: float = 1e-6) -> bool:
     return 2 * tail > alpha and stats.kstest(values.ravel() / stddev, "norm").pvalue > alpha
 
 
-def declared_noise_everywhere(plan: Plan, source: object, *, times: float = 1.0) -> bool:
+def declared_noise_everywhere(plan: PrivacyPlan, source: object, *, times: float = 1.0) -> bool:
     """Whether touched rows, untouched rows and dense layers each carry ``times`` the declared noise."""
     found, touched = residual(plan=plan, source=source)
     stddev = times * plan.noise_stddev * math.sqrt(plan.local_steps) * 1e-3 / 8
@@ -105,7 +106,7 @@ def declared_noise_everywhere(plan: Plan, source: object, *, times: float = 1.0)
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_every_row_carries_the_declared_noise(steps: int) -> None:
-    plan = Plan(local_steps=steps, noise_multiplier=50.0)
+    plan = plan_of(local_steps=steps, noise_multiplier=50.0)
     source = NoiseSource.seeded_for_tests(7)
     assert declared_noise_everywhere(plan, source)
     assert not declared_noise_everywhere(plan, source, times=2 / 3)
@@ -125,18 +126,18 @@ def test_noise_that_is_missing_anywhere_is_noticed(lost: set[str | int]) -> None
         def derive(self, *context: str | int) -> object:
             return Silent(self.source) if lost <= set(context) else self.source.derive(*context)
 
-    plan = Plan(local_steps=3, noise_multiplier=50.0)
+    plan = plan_of(local_steps=3, noise_multiplier=50.0)
     assert not declared_noise_everywhere(plan, Losing(NoiseSource.seeded_for_tests(7)))
 
 
 def test_untouched_rows_with_the_noise_of_one_step_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dpsgd, "math", SimpleNamespace(sqrt=lambda _: 1.0, floor=math.floor, log2=math.log2))
-    plan = Plan(local_steps=3, noise_multiplier=50.0)
+    plan = plan_of(local_steps=3, noise_multiplier=50.0)
     assert not declared_noise_everywhere(plan, NoiseSource.seeded_for_tests(7))
 
 
 def test_rows_of_noise_are_distinct() -> None:
-    found, _ = residual(plan=Plan(noise_multiplier=50.0), source=NoiseSource.seeded_for_tests(8))
+    found, _ = residual(plan=plan_of(noise_multiplier=50.0), source=NoiseSource.seeded_for_tests(8))
     a, b = found["centre.weight"], found["context.weight"]
     assert abs(float(np.corrcoef(a.ravel(), b.ravel())[0, 1])) < 0.05
     assert abs(float(np.corrcoef(a[:-1].ravel(), a[1:].ravel())[0, 1])) < 0.05
@@ -153,7 +154,7 @@ def test_noise_is_fresh_at_every_step() -> None:
         def normal(self, shape: tuple[int, ...], stddev: float) -> np.ndarray:
             return self.source.normal(shape, stddev)
 
-    plan = Plan(local_steps=9, noise_multiplier=50.0)
+    plan = plan_of(local_steps=9, noise_multiplier=50.0)
     stddev = plan.noise_stddev * 3 * 0.1 / 8
     units = units_of(list(range(ROWS)))
     assert scale_is(arrays(run(units, plan=plan))["centre.weight"], stddev)
@@ -164,14 +165,14 @@ def test_noise_is_fresh_at_every_step() -> None:
 @pytest.mark.parametrize("count", [0, 1, 63, 64, 65])
 def test_noise_floor_does_not_tell_the_number_of_units(count: int) -> None:
     """The same source gives the same noise on untouched rows, whatever the client holds."""
-    plan = Plan(unit_rate=0.25)
+    plan = plan_of(unit_rate=0.25)
     floor = arrays(run(units_of(), plan=plan))["context.weight"][20:]
     found = arrays(run(units_of(*[[5 + i % 10] for i in range(count)]), plan=plan))["context.weight"][20:]
     assert np.array_equal(floor, found)
 
 
 def test_client_without_units_returns_noise_everywhere() -> None:
-    plan = Plan(local_steps=4)
+    plan = plan_of(local_steps=4)
     update = run(units_of(), plan=plan)
     stddev = plan.noise_stddev * 2 * 0.1 / 8
     assert update.count == 1
@@ -184,7 +185,7 @@ def test_client_without_units_returns_noise_everywhere() -> None:
 
 def test_released_values_lie_on_one_public_grid() -> None:
     """Low-order bits must not tell trained rows from the others."""
-    plan = Plan()
+    plan = plan_of()
     update = arrays(run(UNITS, plan=plan))
     stddev = plan.noise_stddev * math.sqrt(plan.local_steps) * 0.1 / 8
     grid = 2.0 ** (math.floor(math.log2(stddev)) - dpsgd.GRID_BITS)
