@@ -31,12 +31,12 @@ __all__ = [
     "event_to_json",
     "grouped",
     "second_opinion",
+    "tpr_bound",
 ]
 
 MIN_DELTA = 1e-12  # below it the truncated tails of the accountants are no longer small beside delta
 _COARSE_GRID = 1e-2
 _SIGMA_RANGE = (1e-3, 1e9)
-_CALIBRATION_SLACK = 1e-3
 
 # (sampling rate, noise multiplier) -> how often; rate 1 is one pooled Gaussian. Hashable, so results can be cached.
 Groups = tuple[tuple[tuple[float, float], int], ...]
@@ -148,6 +148,11 @@ def _fine_epsilon(groups: Groups, delta: float) -> float:
     return _pld_epsilon(groups, delta, max(1e-3, 10.0 ** math.floor(math.log10(rough)) * 1e-5))
 
 
+def _middle_epsilon(groups: Groups, delta: float) -> float:
+    rough = _rough_epsilon(groups, delta)
+    return _pld_epsilon(groups, delta, 1e-3) if 0.5 < rough <= 20 else _fine_epsilon(groups, delta)
+
+
 def _rough_epsilon(groups: Groups, delta: float) -> float:
     """A fast estimate, accurate enough to choose the grid and to bracket a root."""
     if not groups:
@@ -206,8 +211,16 @@ def _prv_epsilon(groups: Groups, delta: float, eps_error: float) -> SecondOpinio
     return SecondOpinion(float(lower), float(estimate), float(upper))
 
 
+def tpr_bound(epsilon: float, delta: float, fpr: float) -> float:
+    """The best true positive rate of any membership attack whose false positive rate is ``fpr``.
+
+    Source: Kairouz, Oh and Viswanath 2015 (arXiv 1311.0776), equation 2.
+    """
+    return min(1.0, math.exp(min(epsilon, 700.0)) * fpr + delta, 1.0 - math.exp(-epsilon) * (1.0 - delta - fpr))
+
+
 def calibrate(make_event: Callable[[float], DpEvent], *, epsilon: float, delta: float) -> float:
-    """The smallest noise multiplier, to a thousandth of epsilon, whose event costs at most ``epsilon`` by PLD.
+    """A noise multiplier whose event costs between 0.998 and 1 times ``epsilon`` by PLD, on the finest grid.
 
     Args:
         make_event: noise multiplier -> event; its cost must fall as the multiplier grows.
@@ -215,53 +228,46 @@ def calibrate(make_event: Callable[[float], DpEvent], *, epsilon: float, delta: 
     Raises:
         PrivacyConfigError: no multiplier between 1e-3 and 1e9 reaches the target.
     """
-
-    def rough(sigma: float) -> float:
-        groups = grouped(make_event(sigma))
-        return math.inf if groups is None else _rough_epsilon(groups, delta)
-
-    def fine(sigma: float) -> float:
-        groups = grouped(make_event(sigma))
-        return math.inf if groups is None else _fine_epsilon(groups, delta)
-
     check_delta_range(delta)
     if not 0 < epsilon < math.inf:
         raise PrivacyConfigError(f"epsilon must be positive and finite, not {epsilon}")
-    start = _solve(rough, epsilon, 1.0, 0.02)
-    return _solve(fine, epsilon, start, _CALIBRATION_SLACK)
+    sigma, slope = 1.0, -1.0
+    # Two fast stages find the place, so that the fine grid is computed once or twice.
+    for measure, slack in ((_rough_epsilon, 0.02), (_middle_epsilon, 2e-3), (_fine_epsilon, 2e-3)):
+
+        def cost(sigma: float, measure: Callable[[Groups, float], float] = measure) -> float:
+            groups = grouped(make_event(sigma))
+            return math.inf if groups is None else measure(groups, delta)
+
+        sigma, slope = _solve(cost, epsilon, slack, (sigma, slope))
+    return sigma
 
 
-def _solve(cost: Callable[[float], float], target: float, start: float, slack: float) -> float:
-    """A sigma with ``target * (1 - slack) <= cost(sigma) <= target``: secant in log-log inside a bracket."""
-    low, high = _SIGMA_RANGE  # cost(low) > target >= cost(high), as far as is known
-    low_cost, high_cost, sigma = math.inf, 0.0, start
-    for _ in range(80):
+def _solve(
+    cost: Callable[[float], float], target: float, slack: float, start: tuple[float, float]
+) -> tuple[float, float]:
+    """A sigma with ``target * (1 - slack) <= cost(sigma) <= target``, and the slope of log cost in log sigma there.
+
+    Newton's iteration in log-log, with the slope of the last two points, inside a bracket.
+    """
+    low, high = _SIGMA_RANGE
+    sigma, slope = start
+    last: tuple[float, float] | None = None
+    for _ in range(100):
         value = cost(sigma)
         if target * (1 - slack) <= value <= target:
-            return sigma
-        if value > target:
-            low, low_cost = sigma, value
-        else:
-            high, high_cost = sigma, value
-        if high / low < 1 + 1e-9:
+            return sigma, slope
+        low, high = (sigma, high) if value > target else (low, sigma)
+        usable = 0 < value < math.inf
+        if last is not None and usable and value != last[1]:
+            slope = min(math.log(value / last[1]) / math.log(sigma / last[0]), -0.05)
+        last = (sigma, value) if usable else None
+        guess = sigma * (target * (1 - slack / 2) / value) ** (1 / slope) if usable else 0.0
+        guess = min(max(guess, sigma / 32), sigma * 32)
+        sigma = guess if low < guess < high else math.sqrt(low * high)
+        if high / low < 1 + 1e-12:
             break
-        sigma = _next_sigma((low, low_cost), (high, high_cost), target * (1 - slack / 2))
-    if high < _SIGMA_RANGE[1] and cost(high) <= target:
-        return high
     raise PrivacyConfigError(
         f"no noise multiplier in [{_SIGMA_RANGE[0]:g}, {_SIGMA_RANGE[1]:g}] gives epsilon {target:g} here",
         remedy="Choose an epsilon between 0.001 and 1000, fewer rounds, or a larger delta.",
     )
-
-
-def _next_sigma(low: tuple[float, float], high: tuple[float, float], aim: float) -> float:
-    (a, cost_a), (b, cost_b) = low, high
-    if math.isinf(cost_a) or cost_b <= 0:  # one side unknown: walk as if cost were proportional to 1/sigma
-        known, cost = (b, cost_b) if cost_b > 0 else (a, cost_a)
-        if not 0 < cost < math.inf:
-            return math.sqrt(a * b)
-        step = min(max(cost / aim, 1 / 16), 16.0)
-        step = step * 1.02 if step > 1 else step / 1.02  # a little too far, so that both sides become known
-        return min(max(known * step, a * 1.0000001), b / 1.0000001)
-    share = (math.log(cost_a) - math.log(aim)) / (math.log(cost_a) - math.log(cost_b))
-    return a * (b / a) ** min(max(share, 0.02), 0.98)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from common.privacy.plan import PrivacyPlan
 
 FORMAT = 1
+OBSERVERS = ("coordinator", "other_clients", "public")
 _TEST_MODE = "test mode: noise and sampling come from a public seed and can be subtracted"
 _UNPROTECTED = {
     "none": "mode none adds no noise",
@@ -23,8 +24,6 @@ _UNPROTECTED = {
 
 def make_claim(plan: PrivacyPlan, rounds_released: int) -> dict[str, Any]:
     """The claim after ``rounds_released`` rounds; plain JSON, ``None`` where no epsilon can be claimed."""
-    from common.privacy.plan import OBSERVERS
-
     observers = {observer: _observer(plan, observer, rounds_released) for observer in OBSERVERS}
     return {
         "format": FORMAT,
@@ -52,51 +51,96 @@ def make_claim(plan: PrivacyPlan, rounds_released: int) -> dict[str, Any]:
     }
 
 
+def plan_of(claim: Mapping[str, Any]) -> PrivacyPlan:
+    """The plan that a stored claim describes.
+
+    Raises:
+        PrivacyConfigError: a field is missing or of the wrong kind, or the accountant's answer is no upper bound.
+    """
+    from common.privacy.plan import PrivacyPlan
+
+    first = _field(_field(claim, "accountants", dict), "first", dict).get("name")
+    if _field(claim, "format", int) != FORMAT or first != "PLD":
+        raise PrivacyConfigError(
+            f"only claims of format {FORMAT} by the accountant PLD are accepted, not by {first!r} (the GDP "
+            "approximation, for one, reports too small an epsilon)"
+        )
+    mechanism, sampler = _field(claim, "mechanism", dict), _field(claim, "sampler", dict)
+    bounded = mechanism.get("l2_clip_norm") is not None
+    return PrivacyPlan(
+        mode=_field(claim, "mode", str),
+        unit=_field(claim, "unit", str),
+        unit_is_client=_field(claim, "unit_is_client", bool),
+        adjacency=_field(claim, "adjacency", str),
+        l2_clip_norm=_field(mechanism, "l2_clip_norm", float) if bounded else math.inf,
+        noise_multiplier=_field(mechanism, "noise_multiplier", float),
+        delta=_field(claim, "delta", float),
+        target_epsilon=_field(claim, "target_epsilon", float) if claim.get("target_epsilon") is not None else None,
+        rounds=_field(claim, "rounds_planned", int),
+        sampling=_field(sampler, "clients", str),
+        rate=_field(sampler, "client_rate", float),
+        local_steps=_field(sampler, "local_steps", int),
+        unit_rate=_field(sampler, "unit_rate", float),
+        test_mode=_field(mechanism, "test_mode", bool),
+        mechanism=_field(mechanism, "name", str),
+    )
+
+
 def recompute(claim: Mapping[str, Any]) -> dict[str, float]:
     """Epsilon per observer, computed afresh from the events of a stored claim (``inf`` where nothing protects).
 
     Raises:
-        PrivacyConfigError: the claim is malformed or names an accountant whose answer is no upper bound.
+        PrivacyConfigError: the claim is malformed.
     """
-    first = _field(_field(claim, "accountants", dict), "first", dict).get("name")
-    if first != "PLD":
-        raise PrivacyConfigError(
-            f"the claim was made by the accountant {first!r}; only PLD is accepted (the GDP approximation, for one, "
-            "reports too small an epsilon)"
-        )
     delta = _field(claim, "delta", float)
-    observers = _field(claim, "observers", dict)
     return {
         str(name): accounting.epsilon(accounting.event_from_json(_field(entry, "event", dict)), delta)
-        for name, entry in observers.items()
+        for name, entry in _field(claim, "observers", dict).items()
     }
 
 
 def problems(claim: Mapping[str, Any], *, tolerance: float = 1e-3) -> list[str]:
-    """What does not hold in a stored claim, in words; empty when it can be confirmed.
+    """What does not hold in a stored claim, in words; empty when all of it is confirmed.
+
+    Checked: the stated clip, noise and sampling give the stated events; the events give the stated epsilons; a void
+    claim states none; the digest is that of the plan described.
 
     Args:
-        tolerance: relative difference from the recomputed epsilon that counts as equal.
+        tolerance: relative amount by which a recomputed epsilon may exceed the stated one.
 
     Raises:
-        PrivacyConfigError: as ``recompute``.
+        PrivacyConfigError: the claim is malformed.
     """
-    found = []
-    void = bool(_field(claim, "void", bool))
-    for name, value in recompute(claim).items():
-        stated = _field(claim, "observers", dict)[name].get("epsilon")
-        if stated is None:
-            continue
-        if void:
-            found.append(f"the claim is void, yet it states an epsilon against {name}")
-        elif not isinstance(stated, (int, float)) or not value <= stated * (1 + tolerance):
-            found.append(f"against {name} the events cost epsilon {value:.6g}, the claim states {stated!r}")
+    plan, rounds = plan_of(claim), _field(claim, "rounds_released", int)
+    found = [] if plan.digest == claim.get("plan_digest") else ["the digest is not that of the plan described"]
+    if _field(claim, "void", bool) != (plan.test_mode or plan.mode == "none"):
+        found.append("the claim says the wrong thing about being void")
+    costs = recompute(claim)
+    if set(costs) != set(OBSERVERS):
+        found.append("the claim does not speak about exactly the known observers")
+    for name in sorted(set(costs) & set(OBSERVERS)):
+        entry = claim["observers"][name]
+        if accounting.event_to_json(plan.event(name, rounds)) != entry["event"]:
+            found.append(f"against {name} the events are not those of the stated noise, sampling and rounds")
+        found += _epsilon_problems(plan, name, entry.get("epsilon"), costs[name] / (1 + tolerance))
     return found
+
+
+def _epsilon_problems(plan: PrivacyPlan, observer: str, stated: Any, least: float) -> list[str]:
+    if plan.test_mode or not plan.protects(observer):
+        return [] if stated is None else [f"an epsilon is stated against {observer}, where nothing protects"]
+    if stated is None and math.isinf(least):
+        return []
+    good = isinstance(stated, (int, float)) and not isinstance(stated, bool) and least <= stated
+    return [] if good else [f"against {observer} the events cost epsilon {least:.6g}, the claim states {stated!r}"]
 
 
 def _field(data: Any, name: str, kind: type) -> Any:
     value = data.get(name) if isinstance(data, Mapping) else None
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) if kind is float else isinstance(value, kind)
+    if kind is bool:
+        good = isinstance(value, bool)
+    else:
+        good = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
     if not good:
         raise PrivacyConfigError(f"a stored claim lacks a valid field {name!r}")
     return value
@@ -111,6 +155,7 @@ def _observer(plan: PrivacyPlan, observer: str, rounds: int) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "epsilon": None,
         "reason": reason,
+        "tpr_at_fpr": None,
         "event": accounting.event_to_json(event),
         "second_opinion": None,
     }
@@ -118,6 +163,8 @@ def _observer(plan: PrivacyPlan, observer: str, rounds: int) -> dict[str, Any]:
         value, second = accounting.epsilon(event, plan.delta), accounting.second_opinion(event, plan.delta)
         entry["epsilon"] = value if math.isfinite(value) else None
         entry["reason"] = None if math.isfinite(value) else "too little noise: the accountant gives no finite epsilon"
+        if math.isfinite(value):
+            entry["tpr_at_fpr"] = {str(fpr): accounting.tpr_bound(value, plan.delta, fpr) for fpr in (0.001, 0.01, 0.1)}
         if math.isfinite(second.upper):
             entry["second_opinion"] = {
                 "lower": second.lower,
@@ -135,15 +182,19 @@ def _sentence(plan: PrivacyPlan, value: float | None) -> str:
         return "NOT PRIVATE: no noise was added."
     whom = "anyone but the coordinator" if plan.mode == "central" else "anyone, the coordinator included"
     what = "one client" if plan.unit_is_client else f"one {plan.unit} of a client"
-    act = (
-        "replacing the updates of one client by zero"
-        if plan.adjacency.startswith("zero")
-        else f"adding or removing {what}"
-    )
+    zeroed = plan.adjacency.startswith("zero")
+    act = "replacing the updates of one client by zero" if zeroed else f"adding or removing {what}"
+    shown = f"{_rounded_up(value):.6g}"
     return (
         f"For {whom}, {act} changes the probability of any outcome of all released rounds by a factor of at most "
-        f"e^{value:.4g}, but for a probability of {plan.delta:g} (epsilon = {value:.4g}, delta = {plan.delta:g})."
+        f"e^{shown}, but for a probability of {plan.delta:g} (epsilon = {shown}, delta = {plan.delta:g})."
     )
+
+
+def _rounded_up(value: float) -> float:
+    """Four significant digits, never below the value: a claim must not shrink on its way into a sentence."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3) if value > 0 else 1.0
+    return math.ceil(value / unit) * unit
 
 
 def _mechanism(plan: PrivacyPlan) -> dict[str, Any]:
@@ -154,11 +205,12 @@ def _mechanism(plan: PrivacyPlan) -> dict[str, Any]:
         "example": "client, every step",
     }
     return {
-        "name": plan.mechanism if plan.mode != "none" else None,
+        "name": plan.mechanism,
         "noise_added": where[plan.mode],
         "noise_multiplier": plan.noise_multiplier,
         "l2_clip_norm": plan.l2_clip_norm if math.isfinite(plan.l2_clip_norm) else None,
         "noise_stddev": plan.noise_stddev,
+        "test_mode": plan.test_mode,
         "random_source": "public seed" if plan.test_mode else "AES-256-CTR keyed by the operating system",
     }
 
@@ -169,13 +221,17 @@ def _sampler(plan: PrivacyPlan) -> dict[str, Any]:
         "client_rate": plan.rate,
         "amplification_by_client_sampling": plan.amplified,
         "units": "poisson" if plan.mode == "example" else "all",
-        "unit_rate": plan.unit_rate if plan.mode == "example" else 1.0,
+        "unit_rate": plan.unit_rate,
         "local_steps": plan.local_steps,
     }
 
 
 def _public(plan: PrivacyPlan) -> list[str]:
-    known = ["the configuration of the run", "the row domain (its keys and frequencies)", "the divisor of the sum"]
+    known = [
+        "the configuration of the run",
+        "the row domain (its keys and frequencies)",
+        "the divisor of the sum, and what follows from it",
+    ]
     if not (plan.mode == "central" and plan.unit_is_client):
         known.append("which clients took part in which round")
     return known

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from common.config import FederationConfig, PrivacyConfig, TrainingConfig
 from common.errors import PrivacyConfigError
 from common.privacy import accounting, mechanisms
+from common.privacy.claim import OBSERVERS, make_claim
 from common.privacy.clipping import check_clip_norm
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
-OBSERVERS = ("coordinator", "other_clients", "public")
+
+__all__ = ["OBSERVERS", "PrivacyPlan", "make_plan"]
 
 _ADD_REMOVE_CLIENT = "add or remove one client (public divisor)"
 _ADD_REMOVE_UNIT = "add or remove one unit of a client (that the client takes part is not hidden)"
@@ -142,8 +144,6 @@ class PrivacyPlan:
 
     def claim(self, rounds_released: int) -> dict[str, Any]:
         """The certificate: what is promised to whom after ``rounds_released`` rounds. See ``common.privacy.claim``."""
-        from common.privacy.claim import make_claim
-
         return make_claim(self, rounds_released)
 
 

@@ -42,7 +42,7 @@ class _TableSum:
         self.full: FloatArray | None = None
 
     def add(self, table: RowBatch) -> None:
-        self.parts.append((table.ids, table.values))
+        self.parts.append((table.ids.copy(), table.values.copy()))  # the caller may reuse its buffers
         self.entries += len(table.ids)
         if self.full is not None or self.entries >= self.spec.shape[0]:
             self.full = self.dense()
@@ -54,7 +54,7 @@ class _TableSum:
         full = self.full if self.full is not None else np.zeros(self.spec.shape, dtype=np.float32)
         target = torch.from_numpy(full)
         for ids, values in self.parts:
-            target.index_add_(0, torch.from_numpy(np.array(ids)), torch.from_numpy(np.array(values)))
+            target.index_add_(0, torch.from_numpy(ids), torch.from_numpy(values))
         self.parts.clear()
         return full
 
