@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from client import readers
+from client.fingerprint import data_fingerprint, named_fingerprint
 from client.ledger import Ledger
 from client.policy import Policy, read_policy
 from client.session import Session
@@ -36,6 +37,10 @@ class StoreSource:
     def store(self, scenario: Scenario, domain: RowDomain | None) -> ClientStore:
         """Every ``count``-th client, from ``index``."""
         return shard(load_store(self.path), self.index, self.count)
+
+    def fingerprints(self, store: ClientStore) -> tuple[str, ...]:
+        """By content and name: a simulation has a ledger of its own."""
+        return store_fingerprints(store)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,10 @@ class SiteSource:
         save_store(store, path)
         return store
 
+    def fingerprints(self, store: ClientStore) -> tuple[str, ...]:
+        """By the site's own name for its data: one account, whatever a coordinator asks and however the data grow."""
+        return (named_fingerprint(self.name),) * len(store)
+
     def _cache_key(self, scenario: Scenario, data: DataConfig, domain: RowDomain | None) -> str:
         files = sorted(p for p in _files(Path(data.path)))
         stamp = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
@@ -68,6 +77,11 @@ class SiteSource:
         rows = domain.digest if domain else ""
         text = json.dumps([stamp, task, data.model_dump(mode="json"), rows], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def store_fingerprints(store: ClientStore) -> tuple[str, ...]:
+    """A fingerprint for each client of a store, from its content and its name."""
+    return tuple(data_fingerprint(store.client(i), owner=name) for i, name in enumerate(store.names))
 
 
 def _files(path: Path) -> list[Path]:

@@ -36,6 +36,11 @@ class Policy(BaseModel):
                 raise ValueError(f"no mode {mode!r}{nearest(mode, list(MODES))}")
         return modes
 
+    @property
+    def limits_spend(self) -> bool:
+        """Whether what a data set has spent before can lead to a refusal."""
+        return self.max_epsilon < float("inf") or not self.mixed_units
+
     @classmethod
     def permissive(cls) -> Self:
         """Allows everything: for simulations, whose operator owns all the data."""

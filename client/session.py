@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from client.fingerprint import data_fingerprint
 from client.ledger import Ledger, Reservation
-from client.policy import Policy, check
+from client.policy import Policy, Refusal, check, check_spend
 from client.training import client_updates, local_training
 from common import wire
 from common.config import Scenario, scenario_from_json
 from common.errors import FedembedError, WireError
 from common.files import atomic_files
-from common.privacy.accounting import event_to_json
-from common.privacy.plan import check_delta
+from common.privacy.accounting import check_delta, event_to_json
 from common.privacy.rng import NoiseSource
 from common.seeds import public_rng
 from common.table import FloatArray, IntArray, RowDomain
@@ -33,6 +31,9 @@ class DataSource(Protocol):
 
     def store(self, scenario: Scenario, domain: RowDomain | None) -> ClientStore:
         """The clients that this node hosts, encoded for the scenario's family and the given rows."""
+
+    def fingerprints(self, store: ClientStore) -> tuple[str, ...]:
+        """The ledger's name for the data of each client of ``store``."""
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Session:
             self._adopt(run, work)
             refusal = self._reserve(payload.text("coordinator"))
         if refusal is not None:
-            return _reply(run, status="refused", clients=0, code=refusal[0], reason=refusal[1])
+            return _reply(run, status="refused", clients=0, code=refusal.code, reason=refusal.message)
         self._remember(payload)
         return _reply(run, status="ready", clients=len(self._clients()))
 
@@ -98,51 +99,59 @@ class Session:
         self._adopt(run, work_for(scenario_from_json(payload.text("scenario")), wire.decode_domain(payload)))
         return True
 
-    def _policy_refusal(self, work: Work) -> tuple[str, str] | None:
-        refusal = check(
+    def _policy_refusal(self, work: Work) -> Refusal | None:
+        return check(
             self.policy,
             mode=work.plan.mode,
             family=work.scenario.task.family,
             unit=work.plan.unit,
-            epsilon=work.plan.epsilon("other_clients" if work.plan.mode == "central" else "coordinator"),
+            epsilon=work.plan.epsilon("public"),
             delta=work.plan.delta,
             rounds=work.plan.rounds,
         )
-        return None if refusal is None else (refusal.code, refusal.message)
 
     def _adopt(self, run: str, work: Work) -> None:
         store = self.source.store(work.scenario, work.domain)
-        fingerprints = tuple(data_fingerprint(store.client(i)) for i in range(len(store)))
-        self.run, self.work, self.clients, self.fingerprints = run, work, store, fingerprints
+        self.run, self.work, self.clients = run, work, store
+        self.fingerprints = self.source.fingerprints(store)
         self.parameters, self.version = None, -1
 
-    def _reserve(self, coordinator: str) -> tuple[str, str] | None:
-        """Reserve the whole planned run in the ledger, durable before anything is computed."""
-        plan = self._work().plan
-        store = self._clients()
-        event = event_to_json(plan.client_round_event())
+    def _reserve(self, coordinator: str) -> Refusal | None:
+        """Reserve the whole planned run in the ledger, durable before anything is computed.
+
+        The whole run is charged up front, so its rounds may be accounted as the plan does, with the secrecy of the
+        cohort where the plan counts on it.
+        """
+        plan, store = self._work().plan, self._clients()
+        event = json.dumps(event_to_json(plan.round_event("public")), sort_keys=True)
         if plan.mode != "none":
             check_delta(plan.delta, max((store.client(i).count for i in range(len(store))), default=0))
-            for fingerprint in set(self.fingerprints):
-                spent = self.ledger.epsilon(fingerprint, plan.unit, plan.delta, extra={event: plan.rounds})
-                if spent > self.policy.max_epsilon:
-                    limit = self.policy.max_epsilon
-                    return "budget", f"this run would bring epsilon to {spent:.4g}, over the limit {limit:.4g}"
-        self.ledger.reserve(
-            [
-                Reservation(
-                    fingerprint=f,
-                    unit=plan.unit,
-                    run=self.run,
-                    coordinator=coordinator,
-                    event_json=event,
-                    rounds=plan.rounds,
-                    delta=plan.delta,
-                )
-                for f in dict.fromkeys(self.fingerprints)
-            ]
+        for fingerprint in dict.fromkeys(self.fingerprints) if self.policy.limits_spend else ():
+            refusal = self._spend_refusal(fingerprint, {event: plan.rounds})
+            if refusal is not None:
+                return refusal
+        terms = Reservation(
+            fingerprint="",
+            unit=plan.unit,
+            run=self.run,
+            coordinator=coordinator,
+            event_json=event,
+            rounds=plan.rounds,
+            delta=plan.delta,
         )
+        self.ledger.reserve([replace(terms, fingerprint=f) for f in dict.fromkeys(self.fingerprints)])
         return None
+
+    def _spend_refusal(self, fingerprint: str, extra: dict[str, int]) -> Refusal | None:
+        plan = self._work().plan
+        others = [unit for unit in self.ledger.units(fingerprint) if unit != plan.unit]
+        return check_spend(
+            self.policy,
+            unit=plan.unit,
+            before=self.ledger.epsilon(fingerprint, plan.unit, plan.delta),
+            after=self.ledger.epsilon(fingerprint, plan.unit, plan.delta, extra=extra),
+            other_units=len(others),
+        )
 
     def train(self, payload: wire.Payload) -> wire.Payload:
         """Compute one round for the clients that the payload names.
@@ -155,6 +164,8 @@ class Session:
         round_number, attempt = payload.integer("round"), payload.integer("attempt")
         chosen = payload.array("clients", np.int64, 1)
         store = self._clients()
+        if not 1 <= round_number <= self.work.plan.rounds:
+            raise WireError(f"the run has rounds 1 to {self.work.plan.rounds}, not {round_number}")
         if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(store) or len(set(chosen.tolist())) < len(chosen)):
             raise WireError("the round names clients that this node does not host, or one twice")
         base_version = payload.integer("base_version")
@@ -170,7 +181,7 @@ class Session:
         self, parameters: dict[str, FloatArray], chosen: IntArray, round_number: int, attempt: int
     ) -> wire.Payload:
         work, store = self._work(), self._clients()
-        if work.plan.mode != "none":
+        if work.plan.mode != "none":  # a run without noise was recorded as such when it was reserved
             self.ledger.charge(self.run, round_number, attempt, [self.fingerprints[i] for i in chosen])
         names = [store.names[i] for i in chosen]
         status = self._status(names, round_number)

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from client.node import store_fingerprints
 from client.store import encode_clients, load_store, save_store
 from common.config import Scenario
 from common.errors import CheckpointError, ConfigError, StorageError
-from common.privacy.plan import OBSERVERS, check_delta
+from common.privacy.accounting import check_delta
+from common.privacy.plan import OBSERVERS
 from common.release import load_release
 from common.table import RowDomain
 from common.units import ClientStore, Record
@@ -107,6 +109,10 @@ class GivenStore:
     def store(self, scenario: Scenario, domain: RowDomain | None) -> ClientStore:
         """The clients, whatever is asked: they were encoded for this scenario."""
         return self.clients
+
+    def fingerprints(self, store: ClientStore) -> tuple[str, ...]:
+        """By content and name."""
+        return store_fingerprints(store)
 
 
 def enrolled_work(scenario: Scenario) -> Work:

@@ -1,0 +1,69 @@
+"""Leave-one-out: each user's last interaction is kept from training and written down for evaluation.
+
+The held-out item is gone before a client is made, so neither training nor its negatives can know it
+(docs/limitations.md says why that matters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import DataError
+from common.files import atomic_files
+from common.table import RowDomain
+from common.units import Interaction, Record
+
+
+def hold_out_last(
+    clients: Mapping[str, Sequence[Record]], domain: RowDomain | None, path: Path
+) -> dict[str, list[Record]]:
+    """Remove the last interaction of every user that has at least two with known items; write the split to ``path``.
+
+    Ties in time go to the later record. The file has ``offsets`` (users + 1), ``items`` (training rows), ``held_out``
+    (one row a user) and ``rows`` (V).
+
+    Raises:
+        DataError: the records are not interactions, or nobody has two.
+    """
+    if domain is None:
+        raise DataError("data.holdout = 'last' needs interactions with items")
+    kept: dict[str, list[Record]] = {}
+    train: list[list[int]] = []
+    held: list[int] = []
+    for client, records in clients.items():
+        kept[client] = []
+        for own in _by_user(records).values():
+            known = [r for r in own if r.value.item in domain.row_of]
+            last = max(range(len(known)), key=lambda i: (known[i].value.timestamp, i), default=0)
+            if len(known) < 2:
+                kept[client].extend(own)
+                continue
+            remaining = known[:last] + known[last + 1 :]
+            held_item = known[last].value.item
+            rest = [r for r in remaining if r.value.item != held_item]
+            kept[client].extend(rest)
+            train.append(sorted({domain.row_of[r.value.item] for r in rest}))
+            held.append(domain.row_of[held_item])
+    if not held:
+        raise DataError("no user has two interactions with known items, so none can be held out")
+    _write(path, train, held, len(domain))
+    return kept
+
+
+def _by_user(records: Sequence[Record]) -> dict[str, list[Record]]:
+    users: dict[str, list[Record]] = {}
+    for record in records:
+        if not isinstance(record.value, Interaction):
+            raise DataError("data.holdout = 'last' needs a reader of interactions")
+        users.setdefault(record.value.user, []).append(record)
+    return users
+
+
+def _write(path: Path, train: Sequence[Sequence[int]], held: Sequence[int], rows: int) -> None:
+    offsets = np.concatenate([[0], np.cumsum([len(t) for t in train])]).astype(np.int64)
+    items = np.concatenate([np.array(t, dtype=np.int64) for t in train])
+    with atomic_files(path) as (partial,), partial.open("wb") as file:
+        np.savez(file, offsets=offsets, items=items, held_out=np.array(held, np.int64), rows=np.array(rows))
