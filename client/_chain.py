@@ -20,11 +20,11 @@ GENESIS = hashlib.sha256(b"fedembed ledger 1").digest()
 
 # AUTOINCREMENT: SQLite itself remembers the highest number, so rows cut off at the end are missed.
 SCHEMA = (
-    "CREATE TABLE entries (seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, fingerprint TEXT NOT NULL, "
-    "run TEXT NOT NULL, unit TEXT, coordinator TEXT, event TEXT, rounds INTEGER, delta REAL, bundle TEXT, "
-    "round INTEGER, attempt INTEGER, hash BLOB NOT NULL)",
+    "CREATE TABLE entries (seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, fingerprint TEXT, run TEXT, "
+    "unit TEXT, coordinator TEXT, event TEXT, rounds INTEGER, delta REAL, bundle TEXT, "
+    "account INTEGER, round INTEGER, attempt INTEGER, hash BLOB NOT NULL)",
     "CREATE UNIQUE INDEX reserved ON entries (fingerprint, unit, run) WHERE kind = 'reserve'",
-    "CREATE UNIQUE INDEX charged ON entries (run, fingerprint, round, attempt) WHERE kind = 'charge'",
+    "CREATE UNIQUE INDEX charged ON entries (account, round, attempt) WHERE kind = 'charge'",
     "CREATE TRIGGER no_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
     "CREATE TRIGGER no_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
 )
@@ -44,18 +44,20 @@ class Entry(NamedTuple):
     Attributes:
         seq: 1, 2, 3, ... without gaps.
         kind: ``reserve`` or ``charge``.
+        account: of a charge: the row of the reservation that it belongs to.
     """
 
     seq: int
     kind: str
-    fingerprint: str
-    run: str
+    fingerprint: str | None = None
+    run: str | None = None
     unit: str | None = None
     coordinator: str | None = None
     event: str | None = None
     rounds: int | None = None
     delta: float | None = None
     bundle: str | None = None
+    account: int | None = None
     round: int | None = None
     attempt: int | None = None
 
@@ -138,7 +140,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise LedgerError(
             f"the file system of {path} cannot hold a write-ahead log", remedy="Keep the ledger on a local disk."
         )
-    for pragma in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON"):
+    for pragma in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON", "cache_size = -65536"):
         connection.execute(f"PRAGMA {pragma}")
     connection.execute("BEGIN IMMEDIATE")  # two processes may open a new ledger at once
     marks = tuple(connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))

@@ -25,15 +25,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from client._chain import SELECT, Entry, append, connect, entries_with_hashes, flaw, last, translated
+from client._chain import Entry, append, connect, entries_with_hashes, flaw, last, translated
 from common.errors import LedgerError
 
 __all__ = ["Entry", "Ledger", "Reservation"]
 
 _LIMIT = 2**31
-_RUN_CHARGES = (
-    "(SELECT COUNT(*) FROM entries c WHERE c.kind = 'charge' AND c.run = r.run AND c.fingerprint = r.fingerprint)"
-)
+_CHARGES = "(SELECT COUNT(*) FROM entries c WHERE c.kind = 'charge' AND c.account = r.seq)"
 
 
 @dataclass(frozen=True)
@@ -119,8 +117,10 @@ class Ledger:
                 raise LedgerError(f"two reservations of run {item.run} differ", remedy="Start a run under a new name.")
         with self._transaction() as connection:
             for run in {item.run for item in wanted.values()}:
-                for entry in self._reserved(run, [i.fingerprint for i in wanted.values() if i.run == run]):
-                    key = (entry.fingerprint, str(entry.unit), run)
+                names = [item.fingerprint for item in wanted.values() if item.run == run]
+                for row in self._accounts(", ".join(Entry._fields), run, names):
+                    entry = Entry(*row)
+                    key = (str(entry.fingerprint), str(entry.unit), run)
                     if key in wanted and wanted.pop(key).entry(entry.seq) != entry:
                         raise LedgerError(
                             f"run {run} has already reserved other terms (row {entry.seq})",
@@ -140,36 +140,32 @@ class Ledger:
         if not (0 <= round_number < _LIMIT and 0 <= attempt < _LIMIT):
             raise LedgerError("rounds and attempts count from 0", remedy="Check the coordinator's messages.")
         _check_text(run, *fingerprints)
-        names = json.dumps(list(dict.fromkeys(fingerprints)))
         with self._transaction() as connection:
-            bare = connection.execute(
-                "SELECT COUNT(*) FROM json_each(?) j WHERE NOT EXISTS (SELECT 1 FROM entries e WHERE "
-                "e.kind = 'reserve' AND e.fingerprint = j.value AND e.run = ?)",
-                (names, run),
-            ).fetchone()[0]
-            if bare:
+            accounts = self._accounts("fingerprint, seq", run, fingerprints)
+            missing = len(set(fingerprints) - {row[0] for row in accounts})
+            if missing:
                 raise LedgerError(
-                    f"run {run} has no reservation for {bare} of the data sets it wants to charge",
+                    f"run {run} has no reservation for {missing} of the data sets it wants to charge",
                     remedy="Reserve the run first: what a round costs is not known without.",
                 )
             new = connection.execute(
-                "SELECT j.value FROM json_each(?) j WHERE NOT EXISTS (SELECT 1 FROM entries e WHERE "
-                "e.kind = 'charge' AND e.run = ? AND e.fingerprint = j.value AND e.round = ? AND e.attempt = ?)",
-                (names, run, round_number, attempt),
+                "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM entries WHERE "
+                "kind = 'charge' AND account = value AND round = ? AND attempt = ?)",
+                (json.dumps(sorted(row[1] for row in accounts)), round_number, attempt),
             ).fetchall()
             start = last(connection)[0] + 1
             append(
                 connection,
                 [
-                    Entry(start + i, "charge", name, run, round=round_number, attempt=attempt)
-                    for i, (name,) in enumerate(new)
+                    Entry(start + i, "charge", account=account, round=round_number, attempt=attempt)
+                    for i, (account,) in enumerate(new)
                 ],
             )
 
     def spent(self, fingerprint: str, unit: str) -> Counter[str]:
         """Event (JSON) -> how often it counts against this data set and unit, over all runs."""
         counts: Counter[str] = Counter()
-        query = f"SELECT r.event, MAX(r.rounds, {_RUN_CHARGES}) FROM entries r WHERE r.kind = 'reserve' "
+        query = f"SELECT r.event, MAX(r.rounds, {_CHARGES}) FROM entries r WHERE r.kind = 'reserve' "
         for event, count in self._fetch(query + "AND r.fingerprint = ? AND r.unit = ?", fingerprint, unit):
             counts[event] += count
         return counts
@@ -195,9 +191,9 @@ class Ledger:
 
     def accounts(self) -> Iterator[tuple[Entry, int]]:
         """Every reservation with the number of its charges, in order: what ``fedembed ledger show`` prints."""
-        query = f"SELECT r.*, {_RUN_CHARGES} FROM entries r WHERE r.kind = 'reserve' ORDER BY r.seq"
+        query = f"SELECT r.*, {_CHARGES} FROM entries r WHERE r.kind = 'reserve' ORDER BY r.seq"
         for row in self._fetch(query):
-            yield Entry(*row[:-2]), row[-1]
+            yield Entry(*row[:-2]), row[-1]  # the last but one is the hash
 
     def rows(self) -> Iterator[Entry]:
         """Every row in order."""
@@ -238,10 +234,10 @@ class Ledger:
         with self._lock, translated(self.path):
             return self._connection.execute(query, values).fetchall()
 
-    def _reserved(self, run: str, fingerprints: Sequence[str]) -> list[Entry]:
-        query = f"{SELECT} WHERE kind = 'reserve' AND run = ? AND fingerprint IN (SELECT value FROM json_each(?))"
-        rows = self._connection.execute(query, (run, json.dumps(fingerprints))).fetchall()
-        return [Entry(*row[:-1]) for row in rows]
+    def _accounts(self, columns: str, run: str, fingerprints: Sequence[str]) -> list[Any]:
+        """The given columns of a run's reservations for these data sets."""
+        query = f"SELECT {columns} FROM entries WHERE kind = 'reserve' AND run = ? AND fingerprint IN "
+        return self._fetch(query + "(SELECT value FROM json_each(?))", run, json.dumps(list(fingerprints)))
 
 
 def _check(item: Reservation) -> None:
