@@ -36,6 +36,7 @@ __all__ = [
 
 MIN_DELTA = 1e-12  # below it the truncated tails of the accountants are no longer small beside delta
 _COARSE_GRID = 1e-2
+_PRV_MOST = 600.0
 _SIGMA_RANGE = (1e-3, 1e9)
 
 # (sampling rate, noise multiplier) -> how often; rate 1 is one pooled Gaussian. Hashable, so results can be cached.
@@ -140,17 +141,18 @@ def _count_gaussian(event: Any, rate: float, times: int, counts: Counter[tuple[f
 
 
 def _fine_epsilon(groups: Groups, delta: float) -> float:
-    rough = _rough_epsilon(groups, delta)
-    if not 0 < rough < math.inf:
-        return rough
-    if rough <= 20:
-        return _pld_epsilon(groups, delta, 1e-4 if rough > 0.1 else 1e-5)
-    return _pld_epsilon(groups, delta, max(1e-3, 10.0 ** math.floor(math.log10(rough)) * 1e-5))
+    """What is reported: on a grid of 1e-5 below epsilon 0.3, of 1e-4 below 20, and coarser above."""
+    middle = _middle_epsilon(groups, delta)
+    if not 0 < middle <= 20:
+        return middle
+    return _pld_epsilon(groups, delta, 1e-4 if middle > 0.3 else 1e-5)
 
 
 def _middle_epsilon(groups: Groups, delta: float) -> float:
     rough = _rough_epsilon(groups, delta)
-    return _pld_epsilon(groups, delta, 1e-3) if 0.5 < rough <= 20 else _fine_epsilon(groups, delta)
+    if not 0 < rough < math.inf:
+        return rough
+    return _pld_epsilon(groups, delta, max(1e-3, 10.0 ** math.floor(math.log10(rough)) * 1e-5))
 
 
 def _rough_epsilon(groups: Groups, delta: float) -> float:
@@ -181,6 +183,8 @@ def _pld_epsilon(groups: Groups, delta: float, grid: float) -> float:
 def second_opinion(event: DpEvent, delta: float) -> SecondOpinion:
     """Epsilon of ``event`` by Opacus' PRV accountant (Gopi et al. 2021), with its own lower and upper bound.
 
+    Above epsilon 600 its arithmetic overflows: the answer is then that it does not know (0 to infinity).
+
     Raises:
         PrivacyConfigError: as ``epsilon``.
     """
@@ -189,8 +193,10 @@ def second_opinion(event: DpEvent, delta: float) -> SecondOpinion:
     if groups is None:
         return SecondOpinion(math.inf, math.inf, math.inf)
     rough = _rough_epsilon(groups, delta)
-    if not 0 < rough < math.inf:
-        return SecondOpinion(rough, rough, rough)
+    if rough == 0:
+        return SecondOpinion(0.0, 0.0, 0.0)
+    if rough > _PRV_MOST:
+        return SecondOpinion(0.0, math.inf, math.inf)
     return _prv_epsilon(groups, delta, max(1e-3, min(0.01, 0.02 * rough), 0.002 * rough))
 
 
@@ -253,11 +259,17 @@ def _solve(
     low, high = _SIGMA_RANGE
     sigma, slope = start
     last: tuple[float, float] | None = None
+    reached = False  # whether cost(high) <= target has been seen
     for _ in range(100):
         value = cost(sigma)
         if target * (1 - slack) <= value <= target:
             return sigma, slope
-        low, high = (sigma, high) if value > target else (low, sigma)
+        if value > target:
+            low = sigma
+        else:
+            high, reached = sigma, True
+        if high / low < 1 + 1e-6:
+            break
         usable = 0 < value < math.inf
         if last is not None and usable and value != last[1]:
             slope = min(math.log(value / last[1]) / math.log(sigma / last[0]), -0.05)
@@ -265,8 +277,8 @@ def _solve(
         guess = sigma * (target * (1 - slack / 2) / value) ** (1 / slope) if usable else 0.0
         guess = min(max(guess, sigma / 32), sigma * 32)
         sigma = guess if low < guess < high else math.sqrt(low * high)
-        if high / low < 1 + 1e-12:
-            break
+    if reached:  # the cost jumps over the target here, for the grid is finite: take the safe side of the jump
+        return high, slope
     raise PrivacyConfigError(
         f"no noise multiplier in [{_SIGMA_RANGE[0]:g}, {_SIGMA_RANGE[1]:g}] gives epsilon {target:g} here",
         remedy="Choose an epsilon between 0.001 and 1000, fewer rounds, or a larger delta.",
