@@ -1,0 +1,198 @@
+"""Plots as inline SVG: no network, no raster, text that the browser sets and a reader can search."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.evaluation.report.summary import principal_plane
+from common.evaluation.score import Score
+from common.table import EmbeddingTable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, RULE = "#1c2430", "#6b7480", "#d5d9de"
+ACCENT, SECOND, THIRD = "#1f4e79", "#b5651d", "#4a7c59"
+_WIDTH_IN = 7.2
+_LABELS = 60
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#eceef0",
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "text.parse_math": False,  # a key may hold dollar signs
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+}
+
+
+def quality_plot(scores: Sequence[Score]) -> str:
+    """Value, 95 % interval and baseline of every score; metrics of different scales get their own panel."""
+    panels: dict[str, list[Score]] = {}
+    for score in scores:
+        if math.isfinite(score.value):
+            panels.setdefault(score.metric, []).append(score)
+    if not panels:
+        return ""
+
+    def draw(figure: Figure) -> None:
+        heights = [len(group) + 0.6 for group in panels.values()]
+        grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+        for axes, (metric, group) in zip(grid[:, 0], panels.items(), strict=True):
+            _quality_panel(axes, metric, group)
+        grid[0, 0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, borderaxespad=0.1)
+
+    rows = sum(len(group) for group in panels.values())
+    return _svg("quality", 0.7 + 0.42 * rows + 0.55 * len(panels), draw)
+
+
+def _quality_panel(axes: Axes, metric: str, group: list[Score]) -> None:
+    for row, score in enumerate(group):
+        axes.barh(row, score.value, height=0.5, color=ACCENT, alpha=0.85, label="this release" if row == 0 else None)
+        if math.isfinite(score.ci_low) and math.isfinite(score.ci_high):
+            axes.plot([score.ci_low, score.ci_high], [row, row], color=INK, linewidth=1.4, solid_capstyle="butt")
+        if math.isfinite(score.baseline_value):
+            label = "baseline" if row == 0 else None
+            axes.plot([score.baseline_value], [row], marker="D", linestyle="", color=SECOND, markersize=6, label=label)
+    axes.axvline(0, color=RULE, linewidth=1)
+    axes.set_yticks(range(len(group)), labels=[_short(score.task, 30) for score in group], color=INK)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    better = "higher is better" if group[0].higher_is_better else "lower is better"
+    axes.set_xlabel(f"{_short(metric, 40)} ({better})")
+
+
+def spend_plot(rounds: Sequence[Mapping[str, Any]], target: float | None) -> str:
+    """Epsilon spent up to each round, one line an observer that the mode protects against."""
+    observers: dict[str, list[tuple[float, float]]] = {}
+    for number, entry in enumerate(rounds, start=1):
+        spent = entry.get("epsilon")
+        for observer, value in spent.items() if isinstance(spent, Mapping) else ():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                observers.setdefault(str(observer), []).append((number, float(value)))
+    if not observers:
+        return ""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        styles = itertools.cycle(zip((ACCENT, SECOND, THIRD), ("-", "--", ":"), strict=True))
+        for (observer, points), (colour, dash) in zip(observers.items(), styles, strict=False):
+            _line(axes, points, colour, label=observer.replace("_", " "), dash=dash)
+        if target is not None:
+            axes.axhline(target, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+            axes.annotate("budget", (1, target), xycoords=("axes fraction", "data"), ha="right", va="bottom", size=8)
+        axes.set(xlabel="rounds released", ylabel="epsilon spent", ylim=(0, None))
+        axes.legend(fontsize=8)
+
+    return _svg("spend", 2.5, draw)
+
+
+def history_plot(rounds: Sequence[Mapping[str, Any]], fields: Mapping[str, str], *, label: str) -> str:
+    """Lines over rounds for the ``fields`` (name -> words) that the history holds; an empty string when it has none."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for number, entry in enumerate(rounds, start=1):
+        for name in fields:
+            value = entry.get(name)
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                lines.setdefault(name, []).append((number, float(value)))
+    if not lines:
+        return ""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for (name, points), colour in zip(lines.items(), itertools.cycle((ACCENT, SECOND, THIRD)), strict=False):
+            _line(axes, points, colour, label=fields[name])
+        axes.set(xlabel="round", ylabel=label)
+        if all(y >= 0 for points in lines.values() for _, y in points):
+            axes.set_ylim(0, None)
+        if len(lines) > 1:
+            axes.legend(fontsize=8)
+
+    return _svg(label, 2.1, draw)
+
+
+def _line(axes: Axes, points: list[tuple[float, float]], colour: str, *, label: str, dash: str = "-") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    x, y = zip(*points, strict=True)
+    axes.plot(x, y, dash, color=colour, linewidth=1.8, marker="o" if len(x) <= 30 else "", markersize=4, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def map_plot(table: EmbeddingTable) -> str:
+    """The first rows of a table on their principal plane, with as many labels as fit without overlap (at most 60)."""
+    if len(table) < 3:
+        return ""
+    points, _ = principal_plane(table)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.scatter(points[:, 0], points[:, 1], s=7, color=ACCENT, alpha=0.35, linewidths=0)
+        axes.set(xticks=[], yticks=[])
+        axes.margins(0.04)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        figure.canvas.draw()
+        _place_labels(axes, points, table.keys)
+
+    return _svg("map", 5.2, draw)
+
+
+def _place_labels(axes: Axes, points: Any, keys: Sequence[str]) -> None:
+    """Label rows in order of frequency; a label that would cover an earlier one is left out."""
+    box = axes.get_window_extent()
+    placed: list[tuple[float, float, float, float]] = []
+    for (x, y), key in zip(points, keys, strict=False):
+        word = _short(key, 18)
+        left, middle = axes.transData.transform((x, y)) + np.array([4.0, 0.0])
+        width = 5.6 * sum(2 if ord(c) > 0x2E7F else 1 for c in word) * axes.figure.dpi / 72 * 0.85
+        area = (left, middle - 6, left + width, middle + 6)
+        free = all(area[2] < p[0] or p[2] < area[0] or area[3] < p[1] or p[3] < area[1] for p in placed)
+        if not word.strip() or not free or area[2] > box.x1 + 20:
+            continue
+        axes.annotate(word, (x, y), (4, 0), textcoords="offset points", va="center", size=8, color=INK)
+        placed.append(area)
+        if len(placed) == _LABELS:
+            return
+
+
+def _short(text: str, limit: int) -> str:
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return printable if len(printable) <= limit else printable[: limit - 1] + "…"
+
+
+def _svg(name: str, height_in: float, draw: Callable[[Figure], None]) -> str:
+    """Draw on a figure of its own, without pyplot and its global state, and return the bare <svg> element."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    buffer = io.BytesIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # The browser sets the text, so a glyph that matplotlib's own font lacks does no harm.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
+        draw(figure)
+        figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
+    svg = buffer.getvalue().decode()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'role="img"', svg, count=1)
