@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import click
@@ -54,7 +54,7 @@ def _options(
     """Options of every command; ``main`` has handled both when this runs."""
 
 
-for _name, _function in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "simulate": train.simulate,
     "plan": train.plan,
     "verify": release.verify,
@@ -64,7 +64,8 @@ for _name, _function in {
     "export": release.export,
     "list": inspect.list_members,
     "doctor": doctor.command,
-}.items():
+}
+for _name, _function in _COMMANDS.items():
     app.command(_name, cls=Command)(_function)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -91,7 +91,7 @@ def requirements() -> list[str]:
     return [r for r in declared if "extra ==" not in r]
 
 
-def _checkout_project() -> dict[str, object]:
+def _checkout_project() -> dict[str, Any]:
     file = Path(__file__).resolve().parent.parent / "pyproject.toml"
     return tomllib.loads(file.read_text(encoding="utf-8"))["project"] if file.is_file() else {}
 

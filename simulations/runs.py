@@ -82,7 +82,7 @@ def simulate(
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}{nearest(engine, list(ENGINES))}")
     resolved = _resolved(scenario, overrides)
-    name = None if _is_scenario(scenario) else scenario
+    name = scenario if isinstance(scenario, (str, Path)) else None
     folder = Path(out) if out is not None else default_out(name, resolved)
     return run_simulation(resolved, out=folder, engine=engine, reporter=reporter or Silent())
 
@@ -98,13 +98,9 @@ def plan(scenario: str | Path | Scenario | None = None, *, overrides: Sequence[s
     return describe(_resolved(scenario, overrides))
 
 
-def _is_scenario(value: object) -> bool:
-    return value is not None and not isinstance(value, (str, Path))
-
-
-def _resolved(scenario: Any, overrides: Sequence[str]) -> Scenario:
-    if not _is_scenario(scenario):
+def _resolved(scenario: str | Path | Scenario | None, overrides: Sequence[str]) -> Scenario:
+    if scenario is None or isinstance(scenario, (str, Path)):
         return find_scenario(scenario, overrides)
     if overrides:
         raise UsageError("overrides belong to a scenario that is read, not to a Scenario object")
-    return scenario  # type: ignore[no-any-return]
+    return scenario

@@ -9,21 +9,24 @@ from simulations.commands.output import bytes_shown, shown, table
 
 
 def lines(described: Mapping[str, Any]) -> list[str]:
-    """Lines of text for what ``simulations.federation.describe`` returned: scalars first, then each nested part."""
-    scalars = {k: v for k, v in described.items() if not isinstance(v, Mapping)}
-    nested = {k: v for k, v in described.items() if isinstance(v, Mapping)}
-    page = _pairs(scalars)
-    for name, part in nested.items():
-        page += ["", _words(name), *_part(part)]
+    """Lines of text for what ``simulations.federation.describe`` returned: single values, then each nested part."""
+    page = _pairs({name: value for name, value in described.items() if not _nested(value)})
+    for name, part in described.items():
+        if _nested(part):
+            page += ["", _words(name), *_part(part)]
     return page
 
 
-def _part(part: Mapping[str, Any]) -> list[str]:
-    if part and all(isinstance(v, Mapping) for v in part.values()):
-        columns = list(dict.fromkeys(column for row in part.values() for column in row))
-        rows = [(_words(name), *(_cell(c, row.get(c)) for c in columns)) for name, row in part.items()]
-        return table(["", *map(_words, columns)], rows)
-    return _pairs(part, indent="  ")
+def _nested(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
+
+
+def _part(part: Any) -> list[str]:
+    if isinstance(part, Mapping):
+        return _pairs(part, indent="  ")
+    columns = list(part[0])
+    rows = [(number, *(_cell(column, row[column]) for column in columns)) for number, row in enumerate(part, start=1)]
+    return table(("round", *map(_words, columns)), rows)
 
 
 def _pairs(values: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,9 @@ _LISTS, _NEIGHBORS = 3, 8
 def lines(result: SimulationResult, scenario: Scenario) -> list[str]:
     """The closing page of a run."""
     release = opened(result.release)
-    resumed = f" (resumed after round {result.resumed_from_round})" if result.resumed_from_round else ""
     return [
         f"Release   {result.release}",
-        f"Made in   {result.seconds:,.0f} s{resumed}",
+        f"Time      {result.seconds:,.0f} s{_resumption(result.resumed_from_round, scenario.federation.rounds)}",
         "",
         "What is claimed about privacy",
         *claim_lines(result.certificate),
@@ -33,6 +33,12 @@ def lines(result: SimulationResult, scenario: Scenario) -> list[str]:
         "",
         *_next_lines(result, release),
     ]
+
+
+def _resumption(resumed_from_round: int, rounds: int) -> str:
+    if resumed_from_round >= rounds:
+        return " (this run was finished before: nothing was run again)"
+    return f" (resumed after round {resumed_from_round})" if resumed_from_round else ""
 
 
 def as_json(result: SimulationResult) -> dict[str, Any]:
@@ -47,17 +53,19 @@ def as_json(result: SimulationResult) -> dict[str, Any]:
 
 
 def claim_lines(certificate: Mapping[str, Any]) -> list[str]:
-    """The claim in words, and epsilon for each observer."""
-    sentence = certificate.get("sentence")
-    page = [f"  {sentence}"] if sentence else []
-    observers = certificate.get("epsilon", {})
-    rows = [(name.replace("_", " "), _protected(value)) for name, value in observers.items()]
-    return [*page, *table(("against", "epsilon"), rows)] if rows else page
+    """The claim in words, and against whom it holds and against whom not."""
+    page = textwrap.wrap(str(certificate["sentence"]), 100, initial_indent="  ", subsequent_indent="  ")
+    rows = [
+        (observer.replace("_", " "), *_protection(entry, certificate["delta"]))
+        for observer, entry in certificate["observers"].items()
+    ]
+    return [*page, *table(("against", "epsilon", "delta", ""), rows)]
 
 
-def _protected(value: Any) -> str:
-    number = float(value) if isinstance(value, (int, float, str)) else float("inf")
-    return "no protection" if number == float("inf") else shown(number)
+def _protection(entry: Mapping[str, Any], delta: float) -> tuple[str, str, str]:
+    if entry["epsilon"] is None:
+        return "-", "-", f"not protected: {entry['reason']}"
+    return shown(entry["epsilon"]), shown(delta), ""
 
 
 def _neighbor_lines(release: Release, scenario: Scenario) -> list[str]:
