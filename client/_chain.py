@@ -136,6 +136,7 @@ def _touch(path: Path) -> None:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    _check_marks(connection, path)  # before anything is changed: the file may be somebody else's
     if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise LedgerError(
             f"the file system of {path} cannot hold a write-ahead log", remedy="Keep the ledger on a local disk."
@@ -143,18 +144,24 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     for pragma in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON", "cache_size = -65536"):
         connection.execute(f"PRAGMA {pragma}")
     connection.execute("BEGIN IMMEDIATE")  # two processes may open a new ledger at once
-    marks = tuple(connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-    if marks == (0, 0) and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+    if not _check_marks(connection, path):
         for statement in SCHEMA:
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
-        marks = (APPLICATION_ID, VERSION)
     connection.execute("COMMIT")
-    if marks[0] != APPLICATION_ID:
+
+
+def _check_marks(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file is a ledger already; False for an empty one. Raises ``LedgerError`` for anything else."""
+    application, version = (connection.execute(f"PRAGMA {n}").fetchone()[0] for n in ("application_id", "user_version"))
+    if application == 0 and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        return False
+    if application != APPLICATION_ID:
         raise LedgerError(f"{path} is a database of something else, not a ledger", remedy="Check the path.")
-    if marks[1] != VERSION:
-        raise LedgerError(f"{path} is a ledger of version {marks[1]}, this is {VERSION}", remedy="Upgrade fedembed.")
+    if version != VERSION:
+        raise LedgerError(f"{path} is a ledger of version {version}, this is {VERSION}", remedy="Upgrade fedembed.")
+    return True
 
 
 def flaw(connection: sqlite3.Connection, head: str | None) -> str:
