@@ -46,6 +46,7 @@ Deltas = dict[str, NDArray[np.float64]]
 
 # An update is rounded to a public power of two at least 2^GRID_BITS times smaller than its noise: see ``_on_grid``.
 GRID_BITS = 10
+ROWS_AT_ONCE = 65_536  # bounds the float64 copies of a large table's noise
 
 
 class ModuleFamily(Protocol):
@@ -252,14 +253,22 @@ def _assembled(
     tables, dense = {}, {}
     for spec in specs:
         if spec.is_table:
-            every = -factor * source.derive("untouched", spec.name).normal(spec.shape, stddev).astype(np.float64)
-            every[kept] = deltas[spec.name]
+            values = _rows_of_noise(source.derive("untouched", spec.name), spec, factor=factor, stddev=stddev)
+            values[kept] = _on_grid(deltas[spec.name], factor * stddev)
             offsets = np.array([0, spec.shape[0]], dtype=np.int64)
-            values = _on_grid(every, factor * stddev)
             tables[spec.name] = RowBatch(offsets, np.arange(spec.shape[0], dtype=np.int64), values)
         else:
             dense[spec.name] = _on_grid(deltas[spec.name], factor * stddev)[None]
     return UpdateBatch(count=1, rows=tables, dense=dense)
+
+
+def _rows_of_noise(source: NoiseSource, spec: ParameterSpec, *, factor: float, stddev: float) -> NDArray[np.float32]:
+    """The update of a whole table that nobody trained: ``-factor`` times noise of ``stddev``, on the grid."""
+    values = np.empty(spec.shape, dtype=np.float32)
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        block = values[start : start + ROWS_AT_ONCE]
+        block[:] = _on_grid(-factor * source.normal(block.shape, stddev).astype(np.float64), factor * stddev)
+    return values
 
 
 def _on_grid(values: NDArray[np.float64], stddev: float) -> NDArray[np.float32]:

@@ -10,10 +10,15 @@ import numpy as np
 import torch
 
 from common.compact import ROW_PREFIX, holds_rows, renumbered, touched_rows
+from common.config import FederationConfig, PrivacyConfig, TrainingConfig
+from common.families import LocalTraining
 from common.privacy._opacus import UnitGradients
+from common.privacy.dpsgd import train_example_mode
+from common.privacy.plan import make_plan
+from common.privacy.rng import NoiseSource
 from common.units import Units
 
-from ._family_arrays import TOLERANCE
+from ._family_arrays import TOLERANCE, contribution, well_formed
 from ._family_cases import Case
 
 
@@ -79,6 +84,30 @@ def check_unit_gradients(case: Case) -> None:
         assert torch.allclose(found[name], array, atol=TOLERANCE)
 
 
+def check_example_mode(case: Case) -> None:
+    """Private steps through the whole path: every coordinate is noised, also for clients without known records."""
+    chances = TrainingConfig(local_steps=3, unit_rate=0.5, batch_size=8, lr=0.1)
+    privacy = PrivacyConfig(mode="example", noise_multiplier=1.0, l2_clip_norm=1.0, test_mode=True)
+    plan = make_plan(privacy, FederationConfig(), chances, unit="record", additive=False, natural_clip=None)
+    steps = LocalTraining(local_steps=3, local_epochs=1, batch_size=8, lr=0.1)
+    state = torch.get_rng_state()
+    for units in (case.clients[0], case.encode(()), case.encode(case.weird[1])):
+        update = train_example_mode(
+            case.family,
+            case.initial(),
+            units,
+            case.domain,
+            case.options,
+            plan=plan,
+            training=steps,
+            source=NoiseSource.seeded_for_tests(4),
+        )
+        well_formed(update, case.specs, 1)
+        for array in contribution(update, 0, case.specs).values():
+            assert float((array == 0).mean()) < 0.01
+    assert torch.equal(state, torch.get_rng_state())
+
+
 def _few(case: Case) -> Units:
     return case.everyone.take(np.array([0, 3, 4, case.everyone.count - 1]))
 
@@ -126,5 +155,6 @@ MODULE: dict[str, Callable[[Case], None]] = {
     "loss": check_loss,
     "compact module": check_compact_module,
     "unit gradients": check_unit_gradients,
+    "example mode": check_example_mode,
     "loss falls": check_loss_falls,
 }
