@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OBSERVERS", "PrivacyPlan", "make_plan"]
 
-_ADD_REMOVE_CLIENT = "add or remove one client (public divisor)"
+_ADD_REMOVE_CLIENT = "add or remove everything one client contributes (how many clients are enrolled is public)"
 _ADD_REMOVE_UNIT = "add or remove one unit of a client (that the client takes part is not hidden)"
 _ZERO_OUT_CLIENT = "zero-out: a client's update is replaced by zero (that it takes part is not hidden)"
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from common.errors import PrivacyConfigError
 from common.privacy.rng import NoiseSource
 from common.table import FloatArray
@@ -15,9 +17,14 @@ if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
 
+# What leaves is a multiple of a public power of two near stddev / 4096: unrounded, the low-order bits of a float would
+# tell a row that holds noise alone from one that holds a value too (Mironov 2012). The variance grows by 5e-9.
+GRID_BITS = 12
+
+
 @dataclass(frozen=True)
 class Gaussian:
-    """Independent N(0, stddev^2) on every coordinate of every array, touched or not."""
+    """Independent N(0, stddev^2) on every coordinate of every array, touched or not, rounded to a public grid."""
 
     name: str = "gaussian"
 
@@ -35,7 +42,7 @@ class Gaussian:
         for name in sorted(parameters):
             array = source.normal(parameters[name].shape, stddev)
             array += parameters[name]
-            noised[name] = array
+            noised[name] = on_grid(array, stddev)
         return noised
 
     def event(self, noise_multiplier: float) -> DpEvent:
@@ -43,6 +50,17 @@ class Gaussian:
         from dp_accounting import GaussianDpEvent
 
         return GaussianDpEvent(noise_multiplier)
+
+
+def on_grid(array: FloatArray, stddev: float) -> FloatArray:
+    """Round ``array`` in place to multiples of 2^(floor(log2(stddev)) - 12), and return it.
+
+    Adding and subtracting 1.5 * 2^23 grid steps rounds in float32's own arithmetic, and cannot overflow.
+    """
+    shift = np.float32(1.5 * 2.0 ** (23 + math.floor(math.log2(stddev)) - GRID_BITS))
+    array += shift
+    array -= shift
+    return array
 
 
 MECHANISM = Gaussian()
