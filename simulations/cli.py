@@ -15,7 +15,8 @@ from typing import Annotated
 import click
 import typer
 
-from common.errors import FedembedError, StorageError
+from client.cli import ledger_app
+from common.errors import FedembedError, StorageError, UsageError
 from simulations import doctor
 from simulations.commands import inspect, release, train
 from simulations.commands.exit_codes import BROKEN_PIPE, INTERRUPTED
@@ -67,6 +68,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _function in _COMMANDS.items():
     app.command(_name, cls=Command)(_function)
+app.add_typer(ledger_app, name="ledger")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,21 +94,30 @@ def _guarded(words: list[str], *, debug: bool) -> int:
     try:
         returned = app(args=words, prog_name="fedembed", standalone_mode=False)
         sys.stdout.flush()
+    except SystemExit as stop:  # typer ends a closed pipe and shell completion this way
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _nobody_reads()
+        return stop.code if isinstance(stop.code, int) else 1
+    except BrokenPipeError:
+        return _nobody_reads()
     except Exception as error:  # the outermost frame: every failure becomes a message and an exit code
         if debug:
             traceback.print_exc()
         return _failed(error, json_output="--json" in words, debug=debug)
-    except KeyboardInterrupt:
-        return _interrupted()
+    if returned == INTERRUPTED:
+        note("fedembed: interrupted; an unfinished simulation resumes when the same command is run again")
     return returned if isinstance(returned, int) else 0
 
 
+def _nobody_reads() -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor what is still buffered at exit
+    return BROKEN_PIPE
+
+
 def _failed(error: Exception, *, json_output: bool, debug: bool) -> int:
-    if isinstance(error, click.Abort):
-        return _interrupted()
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: say nothing at exit
-        return BROKEN_PIPE
+    if type(error).__name__ == "NoArgsIsHelpError":  # click 8.2 and later: a group of commands without a command
+        note(str(error))
+        return UsageError.exit_code
     kind, message, remedy, code = _explained(error, debug=debug)
     note(f"fedembed: {kind}: {message}")
     if remedy:
@@ -127,11 +138,6 @@ def _explained(error: Exception, *, debug: bool) -> tuple[str, str, str, int]:
         return "UsageError", error.format_message(), f"Run `{path} --help` to see what it takes.", error.exit_code
     remedy = "" if debug else "This is a fault in fedembed; run the command again with --debug to see where."
     return type(error).__name__, str(error) or "no message", remedy, 1
-
-
-def _interrupted() -> int:
-    note("fedembed: interrupted; an unfinished simulation resumes when the same command is run again")
-    return INTERRUPTED
 
 
 if __name__ == "__main__":

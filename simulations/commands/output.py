@@ -89,6 +89,11 @@ def _shown_float(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"
 
 
+def epsilon_shown(value: float) -> str:
+    """An epsilon to three decimals, rounded up: what is shown must never be less than what is spent."""
+    return "unbounded" if math.isinf(value) else f"{math.ceil(value * 1000) / 1000:.3f}"
+
+
 def bytes_shown(count: float) -> str:
     """A byte count in the largest unit that keeps it above one."""
     if count < 1000:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simulations.commands.output import bytes_shown, shown, table
+from simulations.commands.output import bytes_shown, epsilon_shown, shown, table
 
 
 def lines(described: Mapping[str, Any]) -> list[str]:
@@ -13,7 +13,7 @@ def lines(described: Mapping[str, Any]) -> list[str]:
     page = _pairs({name: value for name, value in described.items() if not _nested(value)})
     for name, part in described.items():
         if _nested(part):
-            page += ["", _words(name), *_part(part)]
+            page += ["", _words(name), *_part(name, part)]
     return page
 
 
@@ -21,11 +21,11 @@ def _nested(value: Any) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
 
 
-def _part(part: Any) -> list[str]:
+def _part(name: str, part: Any) -> list[str]:
     if isinstance(part, Mapping):
-        return _pairs(part, indent="  ")
+        return _pairs({key: _cell(name, value) for key, value in part.items()}, indent="  ")
     columns = list(part[0])
-    rows = [(number, *(_cell(column, row[column]) for column in columns)) for number, row in enumerate(part, start=1)]
+    rows = [(number, *(_cell(name, row[column]) for column in columns)) for number, row in enumerate(part, start=1)]
     return table(("round", *map(_words, columns)), rows)
 
 
@@ -35,9 +35,11 @@ def _pairs(values: Mapping[str, Any], indent: str = "") -> list[str]:
 
 
 def _cell(name: str, value: Any) -> Any:
-    if "bytes" in name and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return bytes_shown(value)
-    return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    if name.startswith("epsilon"):
+        return epsilon_shown(value)
+    return bytes_shown(value) if "bytes" in name else value
 
 
 def _words(name: str) -> str:

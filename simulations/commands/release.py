@@ -38,17 +38,14 @@ def verify(release: ReleaseArgument, *, json_output: JsonOption = False) -> None
     from common.release import verify as verified
 
     report = verified(release_folder(release))
-    failed = [check for check in report.checks if not check.passed]
-    if json_output and not failed:
-        emit_json({"release": report.path, "verified": True, "checks": list(report.checks)})
-    if not json_output:
+    if json_output:
+        emit_json({"release": report.path, "verified": report.passed, "checks": list(report.checks)})
+    else:
         for check in report.checks:
             say(f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.detail}")
-    if failed:
-        raise ReleaseError(
-            "; ".join(f"{check.name}: {check.detail}" for check in failed),
-            remedy="Do not rely on this release: get it again from its maker, or make it again.",
-        )
+    if not report.passed:
+        note("fedembed: do not rely on this release: get it again from its maker, or make it again")
+        raise typer.Exit(ReleaseError.exit_code)
 
 
 def report(
@@ -161,7 +158,13 @@ def export(
 
 
 def release_folder(path: Path) -> Path:
-    """The release folder for ``path``: itself, or ``release`` inside the folder of a run."""
+    """The release folder for ``path``: itself, or ``release`` inside the folder of a run.
+
+    Raises:
+        ReleaseError: there is no such folder.
+    """
+    if not path.is_dir():
+        raise ReleaseError(f"there is no folder {path}", remedy="Give the folder that a run named at its end.")
     inner = path / "release"
     return inner if not (path / "manifest.json").is_file() and (inner / "manifest.json").is_file() else path
 

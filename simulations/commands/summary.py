@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from simulations.commands.output import shown, table
+from simulations.commands.output import epsilon_shown, shown, table
 from simulations.commands.release import main_table_name, opened, score_lines
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def claim_lines(certificate: Mapping[str, Any]) -> list[str]:
 def _protection(entry: Mapping[str, Any], delta: float) -> tuple[str, str, str]:
     if entry["epsilon"] is None:
         return "-", "-", f"not protected: {entry['reason']}"
-    return shown(entry["epsilon"]), shown(delta), ""
+    return epsilon_shown(entry["epsilon"]), shown(delta), ""
 
 
 def _neighbor_lines(release: Release, scenario: Scenario) -> list[str]:
