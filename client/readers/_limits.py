@@ -7,9 +7,9 @@ import gzip
 import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO
 
 from common.errors import DataError, DataFormatError, DataLimitError
 
@@ -91,10 +91,10 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         DataFormatError: the compressed stream is cut off or damaged.
         DataError: the operating system refuses.
     """
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
     try:
-        with opener(path, "rb") as stream:
-            yield cast(BinaryIO, stream)
+        with openers.get(path.suffix.lower(), open)(path, "rb") as stream:
+            yield stream
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError):
         raise DataFormatError(
             f"{path}: the compressed file is cut off or damaged", remedy="Copy the file again from its source."
