@@ -1,9 +1,10 @@
 """The spectral family: the noisy power method with one contribution of norm 1 per privacy unit.
 
-A unit u (a text, a user's items) is a sparse non-negative vector x_u over the V rows. The coordinator sends Q (V, d).
-The unit computes z = Q^T x_u and contributes x_u z^T / (|x_u| |z|): entries in its own rows alone and Frobenius norm
-exactly 1, so that adding or removing a unit moves the sum by at most 1 whatever the unit holds. The sum over units is
-a weighted co-occurrence matrix times Q, which is one step of subspace iteration.
+A unit u (a text, a user's items) is a sparse non-negative vector over the V rows, weighted in two ways: y_u for the
+rows it writes to, x_u for what it says about them. The coordinator sends Q (V, d). The unit computes z = Q^T x_u and
+contributes y_u z^T / (|y_u| |z|): entries in its own rows alone and Frobenius norm exactly 1, so that adding or
+removing a unit moves the sum by at most 1 whatever the unit holds. The sum over units is a weighted co-occurrence
+matrix times Q, which is one step of subspace iteration.
 
 Sources: Hardt and Price, "The noisy power method" (2014), algorithm 1; Dwork, Talwar, Thakurta and Zhang, "Analyze
 Gauss" (2014) for Gaussian noise on a sum of outer products. docs/spectral.md derives the sensitivity.
@@ -32,13 +33,15 @@ class SpectralOptions(FamilyOptions):
     """``[task]`` of the spectral family."""
 
     dimension: int = Field(64, ge=1, le=4096, description="columns of the table")
-    rarity: float = Field(0.5, ge=0, le=1, description="exponent a: a row with public frequency p weighs p^-a")
+    rarity: float = Field(0.5, ge=0, le=1, description="a: a unit writes to a row of public frequency p with p^-a")
+    context_rarity: float = Field(0.25, ge=0, le=1, description="b: that row speaks for the unit with p^-b")
     max_repeats: int = Field(2, ge=1, description="more occurrences of a row in one unit count as this many")
-    drop_first: bool = Field(True, description="leave out the leading direction, which is overall frequency")
+    drop_first: bool = Field(True, description="leave out the leading direction (overall frequency); text: yes")
+    singular_power: float = Field(0.5, ge=0, le=1, description="columns of the result weigh singular value ^ this")
 
 
 class Spectral:
-    """``spectral``: additive over units, so that any unit can be protected; non-private in one or two rounds too."""
+    """``spectral``: additive over units, so that any unit can be protected with the noise of one sum."""
 
     name = "spectral"
     Options = SpectralOptions
@@ -65,7 +68,7 @@ class Spectral:
         return {TABLE: _padded(np.linalg.qr(gaussian)[0], options.dimension)}
 
     def encode(self, records: Iterable[Record], domain: RowDomain | None, options: SpectralOptions) -> Units:
-        """Columns ``rows`` (int64, increasing inside a unit) and ``weight`` (float32, positive)."""
+        """Columns ``rows`` (int64, increasing inside a unit), ``weight`` and ``context`` (float32, positive)."""
         if domain is None:
             raise ConfigError("the spectral family needs a vocabulary: set [vocabulary]")
         found: dict[str, list[IntArray]] = {}
@@ -75,17 +78,28 @@ class Spectral:
         rows = np.concatenate([part for parts in found.values() for part in parts] or [np.empty(0, np.int64)])
         distinct, counts = np.unique(owners * len(domain) + rows, return_counts=True)
         ids = distinct % len(domain)
-        rarity = (domain.probabilities * len(domain)) ** -options.rarity
-        weight = np.minimum(counts, options.max_repeats) * rarity[ids]
+        capped = np.minimum(counts, options.max_repeats)
+        relative = (domain.probabilities * len(domain))[ids]
+        columns = {
+            "rows": ids,
+            "weight": (capped * relative**-options.rarity).astype(np.float32),
+            "context": (capped * relative**-options.context_rarity).astype(np.float32),
+        }
         offsets = np.searchsorted(distinct, np.arange(len(found) + 1, dtype=np.int64) * len(domain))
-        return Units(offsets.astype(np.int64), {"rows": ids, "weight": weight.astype(np.float32)})
+        return Units(offsets.astype(np.int64), columns)
 
     def contributions(self, parameters: Parameters, units: Units, options: SpectralOptions) -> UpdateBatch:
-        """``x z^T`` of each unit, scaled to Frobenius norm 1; empty units contribute nothing."""
+        """``y z^T`` of each unit, scaled to Frobenius norm 1; empty and non-finite units contribute zero."""
         q = parameters[TABLE]
-        x = _unit_vectors(units, len(q))
-        z = _normalized(_segment_sums(x.values * q[x.ids], x.offsets))
-        return UpdateBatch(units.count, {TABLE: RowBatch(x.offsets, x.ids, x.values * z[x.owners])})
+        owners = np.repeat(np.arange(units.count), np.diff(units.offsets))
+        both = np.stack([units.columns["weight"], units.columns["context"]], axis=1).astype(np.float32)
+        sides = RowBatch(units.offsets, units.columns["rows"], both)
+        if np.any(np.diff(owners * len(q) + sides.ids) <= 0):  # several units were joined into one
+            sides = coalesce(owners, sides.ids, both, count=units.count, rows=len(q))
+        y, x = (_unit_length(side[:, None], sides.offsets) for side in sides.values.T)
+        z = _segment_sums(x * q[sides.ids], sides.offsets)
+        z = _unit_length(z, np.arange(units.count + 1))
+        return UpdateBatch(units.count, {TABLE: RowBatch(sides.offsets, sides.ids, y * z[sides.owners])})
 
     def server_step(
         self,
@@ -96,11 +110,15 @@ class Spectral:
         noise_stddev: float,
         final: bool,
     ) -> Parameters:
-        """Orthonormal columns for the next round, or left singular vectors times root singular values at the end."""
+        """Orthonormal columns for the next round; at the end left singular vectors times powers of singular values.
+
+        The leading direction is left out in every round, not only at the end: otherwise all z share it and the
+        noise in the other directions weighs more. All of this is post-processing of a noised sum.
+        """
         left, singular = _singular(noised_sum[TABLE], noise_stddev)
         if options.drop_first and len(singular) > 1:
             left, singular = left[:, 1:], singular[1:]
-        return {TABLE: _padded(left * np.sqrt(singular) if final else left, options.dimension)}
+        return {TABLE: _padded(left * singular**options.singular_power if final else left, options.dimension)}
 
     def export(
         self, parameters: Parameters, domain: RowDomain | None, options: SpectralOptions
@@ -118,32 +136,25 @@ def _rows_of(value: Any, domain: RowDomain) -> IntArray:
     return token_rows(value, domain.row_of) if isinstance(value, str) else np.empty(0, np.int64)
 
 
-def _unit_vectors(units: Units, rows: int) -> RowBatch:
-    """x of each unit with length 1 and values of shape (R, 1); repeated rows are summed, non-finite units are zero."""
-    owners = np.repeat(np.arange(units.count), np.diff(units.offsets))
-    weight = units.columns["weight"].astype(np.float32)[:, None]
-    x = coalesce(owners, units.columns["rows"], weight, count=units.count, rows=rows)
-    squares = np.bincount(x.owners, weights=x.values[:, 0].astype(np.float64) ** 2, minlength=units.count)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factors = np.where((squares > 0) & np.isfinite(squares), 1 / np.sqrt(squares), 0.0)[x.owners][:, None]
-    values = np.where(factors > 0, x.values * factors, 0.0).astype(np.float32)
-    return RowBatch(x.offsets, x.ids, values)
-
-
-def _segment_sums(values: FloatArray, offsets: IntArray) -> FloatArray:
-    """Sum of each segment, shape (K, d); ``reduceat`` would repeat an entry for an empty segment."""
-    out = np.zeros((len(offsets) - 1, values.shape[1]), dtype=np.float32)
+def _segment_sums(values: NDArray[Any], offsets: IntArray) -> NDArray[Any]:
+    """Sum of each segment, shape (K, d); alone, ``reduceat`` would repeat an entry for an empty segment."""
+    out = np.zeros((len(offsets) - 1, values.shape[1]), dtype=values.dtype)
     filled = np.diff(offsets) > 0
     if filled.any():
         out[filled] = np.add.reduceat(values, offsets[:-1][filled], axis=0)
     return out
 
 
-def _normalized(z: FloatArray) -> FloatArray:
-    """Rows scaled to length 1; a row that is zero or not finite becomes zero."""
-    norms = np.sqrt(np.einsum("kd,kd->k", z, z, dtype=np.float64))[:, None]
+def _unit_length(values: FloatArray, offsets: IntArray) -> FloatArray:
+    """Each segment of ``values`` (R, c) scaled to Frobenius norm 1; a zero or non-finite segment becomes zero.
+
+    Squares are float64: those of float32 values neither overflow nor vanish there.
+    """
+    squares = np.einsum("rc,rc->r", values, values, dtype=np.float64)[:, None]
+    norms = np.sqrt(_segment_sums(squares, offsets))
     good = (norms > 0) & np.isfinite(norms)
-    return np.where(good, z / np.where(good, norms, 1.0), 0.0).astype(np.float32)
+    per_entry = np.repeat(np.where(good, norms, np.nan), np.diff(offsets), axis=0)
+    return np.where(np.isnan(per_entry), 0.0, values / per_entry).astype(np.float32)
 
 
 def _singular(noised: FloatArray, stddev: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
