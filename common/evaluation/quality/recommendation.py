@@ -143,9 +143,9 @@ def _chunk_ranks(
     if negatives:
         candidate = _sampled(candidate, negatives, rng)
     target = scores[users, held][:, None]
-    above = np.count_nonzero((scores > target) & candidate, axis=1)
     ties = np.count_nonzero((scores == target) & candidate, axis=1)
-    return above + ties / 2.0
+    below = np.count_nonzero((scores < target) & candidate, axis=1)  # counted from below: NaN scores rank last
+    return np.count_nonzero(candidate, axis=1) - below - ties / 2.0
 
 
 def _sampled(candidate: NDArray[np.bool_], negatives: int, rng: np.random.Generator) -> NDArray[np.bool_]:
