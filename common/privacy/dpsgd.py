@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from common.compact import renumbered, touched_rows
 from common.errors import ConfigError, PrivacyConfigError
+from common.privacy.mechanisms.gaussian import GRID_BITS
 from common.table import IntArray, RowDomain
 from common.units import Units
 from common.update import Parameters, ParameterSpec, RowBatch, UpdateBatch
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 Batch = Mapping[str, "torch.Tensor"]
 Deltas = dict[str, NDArray[np.float64]]
 
-# An update is rounded to a public power of two at least 2^GRID_BITS times smaller than its noise: see ``_on_grid``.
-GRID_BITS = 10
 ROWS_AT_ONCE = 65_536  # bounds the float64 copies of a large table's noise
 
 
@@ -272,10 +271,10 @@ def _rows_of_noise(source: NoiseSource, spec: ParameterSpec, *, factor: float, s
 
 
 def _on_grid(values: NDArray[np.float64], stddev: float) -> NDArray[np.float32]:
-    """Round to multiples of a public power of two near ``stddev / 1024``.
+    """Round to multiples of a public power of two near ``stddev / 4096``, the Gaussian mechanism's.
 
     Trained rows are sums of several terms and untrained rows are one scaled draw: unrounded, their low-order bits
-    would tell which rows this client touched (Mironov 2012 on floating-point noise). The variance grows by 1e-7.
+    would tell which rows this client touched (Mironov 2012 on floating-point noise). The variance grows by 5e-9.
     """
     grid = 2.0 ** (math.floor(math.log2(stddev)) - GRID_BITS)
     return (np.rint(values / grid) * grid).astype(np.float32)

@@ -13,6 +13,7 @@ from scipy import stats
 
 from common.privacy import dpsgd
 from common.privacy.dpsgd import train_example_mode
+from common.privacy.mechanisms.gaussian import GRID_BITS
 from common.privacy.plan import PrivacyPlan
 from common.privacy.rng import NoiseSource
 from common.table import RowDomain
@@ -51,7 +52,7 @@ def test_coupled_neighbours_differ_by_at_most_the_clip(rows: list[int], scale: f
     neighbours = [
         run(u, plan=plan, lr=1.0, batch_size=1) for u in (without, joined(without, units_of(rows, scale=scale)))
     ]
-    grid = math.sqrt(flat(neighbours[0]).size) * plan.noise_stddev * 2.0**-dpsgd.GRID_BITS
+    grid = math.sqrt(flat(neighbours[0]).size) * plan.noise_stddev * 2.0**-GRID_BITS
     assert np.linalg.norm(flat(neighbours[0]) - flat(neighbours[1])) <= CLIP * (1 + 1e-6) + grid
 
 
@@ -188,7 +189,7 @@ def test_released_values_lie_on_one_public_grid() -> None:
     plan = plan_of()
     update = arrays(run(UNITS, plan=plan))
     stddev = plan.noise_stddev * math.sqrt(plan.local_steps) * 0.1 / 8
-    grid = 2.0 ** (math.floor(math.log2(stddev)) - dpsgd.GRID_BITS)
+    grid = 2.0 ** (math.floor(math.log2(stddev)) - GRID_BITS)
     for values in update.values():
         assert bool(np.all(values / grid == np.rint(values / grid)))
     start = initial()["centre.weight"]
