@@ -30,13 +30,13 @@ from common.units import ClientStore, Record
 class StoreSource:
     """A shard of the clients that a simulation has already encoded."""
 
-    path: Path
+    directory: Path
     index: int
     count: int
 
     def store(self, scenario: Scenario, domain: RowDomain | None) -> ClientStore:
         """Every ``count``-th client, from ``index``."""
-        return shard(load_store(self.path), self.index, self.count)
+        return shard(load_store(store_path(self.directory, scenario)), self.index, self.count)
 
     def fingerprints(self, store: ClientStore) -> tuple[str, ...]:
         """By content and name: a simulation has a ledger of its own."""
@@ -79,6 +79,11 @@ class SiteSource:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def store_path(directory: Path, scenario: Scenario) -> Path:
+    """Where a simulation keeps the clients that it encoded for a scenario."""
+    return directory / f"clients-{scenario.digest[:16]}.npz"
+
+
 def store_fingerprints(store: ClientStore) -> tuple[str, ...]:
     """A fingerprint for each client of a store, from its content and its name."""
     return tuple(data_fingerprint(store.client(i), owner=name) for i, name in enumerate(store.names))
@@ -116,7 +121,7 @@ def _simulated_session(directory: Path, index: int, count: int) -> Session:
     state_dir = directory / "nodes" / str(index)
     state_dir.mkdir(parents=True, exist_ok=True)
     return Session(
-        StoreSource(directory / "clients.npz", index, count),
+        StoreSource(directory, index, count),
         Ledger.open(directory / "ledger.sqlite"),
         Policy.permissive(),
         simulated=True,

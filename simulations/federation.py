@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.node import store_fingerprints
+from client.node import store_fingerprints, store_path
 from client.store import encode_clients, load_store, save_store
 from common.config import Scenario
 from common.errors import CheckpointError, ConfigError, StorageError
@@ -27,7 +27,7 @@ from server.vocabulary import row_domain
 from simulations.holdout import hold_out_last
 from simulations.partition import partition
 
-CLIENTS_FILE, LEDGER_FILE, HOLDOUT_FILE = "clients.npz", "ledger.sqlite", "holdout.npz"
+LEDGER_FILE, HOLDOUT_FILE = "ledger.sqlite", "holdout.npz"
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def enrolled_work(scenario: Scenario) -> Work:
 
 def prepared_clients(work: Work, out: Path, reporter: Reporter) -> ClientStore:
     """The encoded clients of a run: made once, reopened when the run resumes."""
-    path = out / CLIENTS_FILE
-    if path.exists() and _digest_file(out).read_text() == work.scenario.digest:
+    path = store_path(out, work.scenario)
+    if path.exists():
         return load_store(path)
     reporter.preparing("reading records and making clients")
     clients = partition(records(work.scenario), work.scenario.data, work.scenario.seed)
@@ -134,12 +134,7 @@ def prepared_clients(work: Work, out: Path, reporter: Reporter) -> ClientStore:
         clients = hold_out_last(clients, work.domain, out / HOLDOUT_FILE)
     store = encode_clients(clients.items(), work.family, work.options, domain=work.domain)
     save_store(store, path)
-    _digest_file(out).write_text(work.scenario.digest)
     return store
-
-
-def _digest_file(out: Path) -> Path:
-    return out / "scenario.sha256"
 
 
 def records(scenario: Scenario) -> Iterator[Record]:
