@@ -43,5 +43,7 @@ def guarded(name: str, check: Callable[[], str]) -> Check:
         return Check(name, True, check())
     except FedembedError as error:
         return Check(name, False, error.message)
-    except RecursionError:
-        return Check(name, False, "nested too deeply")
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        # The files may come from anybody: a value of an unexpected kind, wherever it hides, fails the check that meets
+        # it and must not keep the others from being made.
+        return Check(name, False, f"malformed content ({type(error).__name__})")

@@ -45,8 +45,14 @@ def refuse_unsound(certificate: Mapping[str, Any]) -> None:
 
 
 def _recomputed(certificate: Mapping[str, Any]) -> str:
-    from common.privacy.claim import problems, recompute
+    from common.privacy.accounting import event_to_json
+    from common.privacy.claim import plan_of, problems, recompute
 
+    stated = plan_of(certificate)
+    for name, entry in certificate["observers"].items():
+        # First, because an invented list of events could keep the accountant busy for ever.
+        if entry["event"] != event_to_json(stated.event(name, certificate["rounds_released"])):
+            raise ReleaseError(f"against {name!a} the events are not those of the stated noise, sampling and rounds")
     found = problems(certificate, tolerance=RELATIVE_TOLERANCE)
     if found:
         raise ReleaseError("; ".join(found))
@@ -114,13 +120,15 @@ def _same_number(left: Any, right: Any) -> bool:
 
 
 def _as_run(certificate: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> str:
-    released = certificate.get("rounds_released")
-    if not isinstance(released, int) or len(rounds) > released:
-        raise ReleaseError(f"rounds.json lists {len(rounds)} rounds, the certificate counts {ascii(released)[:40]}")
-    mechanism = certificate.get("mechanism")
-    stddev = mechanism.get("noise_stddev") if isinstance(mechanism, dict) else None
+    released, stddev = certificate["rounds_released"], certificate["mechanism"]["noise_stddev"]
+    if len(rounds) > released:
+        raise ReleaseError(f"rounds.json lists {len(rounds)} rounds, the certificate counts {released}")
     for number, entry in enumerate(rounds, start=1):
         noted = entry.get("noise_stddev", stddev)
         if not _same_number(noted, stddev):
             raise ReleaseError(f"round {number} has another noise_stddev than the certificate states")
+    spent = rounds[-1].get("epsilon", {}) if rounds else {}
+    for name, entry in certificate["observers"].items() if spent else ():
+        if entry["epsilon"] is not None and not _same_number(spent.get(name), entry["epsilon"]):
+            raise ReleaseError(f"the last round spends another epsilon against {name} than the certificate states")
     return f"{len(rounds)} rounds listed, {released} counted against the budget, noise as stated"

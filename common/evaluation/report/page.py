@@ -56,6 +56,7 @@ def write_report(release: ReleaseView) -> str:
     return _template().render(
         title=_title(release),
         claim=claim,
+        void=claim.get("void") is not False,
         observers=_observers(claim),
         unit=_unit(claim),
         scores=release.evaluation,
@@ -82,7 +83,7 @@ def _template() -> Template:
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(num=number, percent=percent, drawing=Markup)
+    environment.filters.update(num=number, figure=figure, risk=risk, sentence=sentence, drawing=Markup)
     source = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source)
 
@@ -100,16 +101,25 @@ def number(value: Any) -> str:
     return str(value)
 
 
-def percent(value: float) -> str:
-    """A share as the report shows it, rounded up so that no risk shrinks on its way into words."""
-    share = 100 * value
-    return f"{np.ceil(share):.0f} %" if share >= 2 else f"{np.ceil(10 * share) / 10:.1f} %"
+def figure(value: float) -> str:
+    """A score as the report shows it: three decimals, so that figures line up."""
+    return "–" if np.isnan(value) else f"{value:.3f}".replace("-", "−")
+
+
+def risk(value: float) -> str:
+    """An epsilon or a share of a hundred: rounded up, so that no risk shrinks on its way into words."""
+    return f"{np.ceil(1000 * value - 1e-6) / 1000:.3f}".rstrip("0").rstrip(".")
+
+
+def sentence(text: Any) -> str:
+    """The text with a capital first letter; the rest stays as it is, unlike with ``str.capitalize``."""
+    return str(text)[:1].upper() + str(text)[1:]
 
 
 def _title(release: ReleaseView) -> str:
-    family = release.scenario.get("task", {}).get("family", "an unnamed family")
+    family = release.scenario.get("task", {}).get("family", "unnamed")
     path = release.scenario.get("data", {}).get("path")
-    return f"Embeddings by {family}" + (f" from {Path(str(path)).name}" if path else "")
+    return f"{str(family).capitalize()} embeddings" + (f" from {Path(str(path)).name}" if path else "")
 
 
 def _unit(claim: Mapping[str, Any]) -> str:
@@ -121,7 +131,7 @@ def _observers(claim: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, entry in claim.get("observers", {}).items():
         who, sees = _SEES.get(name, (name.replace("_", " ").capitalize(), ""))
         rates = entry.get("tpr_at_fpr") or {}
-        rows.append({"who": who, "sees": sees, "caught": rates.get("0.01"), **entry})
+        rows.append({"who": who, "sees": sees, **entry, "caught": rates.get("0.01")})
     return rows
 
 

@@ -76,7 +76,7 @@ def _quality_panel(axes: Axes, metric: str, group: list[Score]) -> None:
             axes.plot([score.baseline_value], [row], marker="D", linestyle="", color=SECOND, markersize=6, label=label)
     axes.axvline(0, color=RULE, linewidth=1)
     axes.set_yticks(range(len(group)), labels=[_short(score.task, 30) for score in group], color=INK)
-    axes.invert_yaxis()
+    axes.set_ylim(len(group) - 0.45, -0.55)
     axes.grid(axis="y", visible=False)
     better = "higher is better" if group[0].higher_is_better else "lower is better"
     axes.set_xlabel(f"{_short(metric, 40)} ({better})")
@@ -96,15 +96,26 @@ def spend_plot(rounds: Sequence[Mapping[str, Any]], target: float | None) -> str
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         styles = itertools.cycle(zip((ACCENT, SECOND, THIRD), ("-", "--", ":"), strict=True))
-        for (observer, points), (colour, dash) in zip(observers.items(), styles, strict=False):
-            _line(axes, points, colour, label=observer.replace("_", " "), dash=dash)
+        for (points, who), (colour, dash) in zip(_same_lines(observers).items(), styles, strict=False):
+            _line(axes, list(points), colour, label=" and ".join(who).replace("_", " "), dash=dash)
         if target is not None:
             axes.axhline(target, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
-            axes.annotate("budget", (1, target), xycoords=("axes fraction", "data"), ha="right", va="bottom", size=8)
-        axes.set(xlabel="rounds released", ylabel="epsilon spent", ylim=(0, None))
-        axes.legend(fontsize=8)
+            axes.annotate(
+                "budget", (0, target), (2, 2), xycoords=("axes fraction", "data"), textcoords="offset points", size=8
+            )
+        axes.set(xlabel="rounds released", ylabel="epsilon spent")
+        axes.set_ylim(0, 1.12 * max(target or 0.0, axes.get_ylim()[1] / 1.05))
+        axes.legend(fontsize=8, loc="lower right")
 
     return _svg("spend", 2.5, draw)
+
+
+def _same_lines(lines: Mapping[str, list[tuple[float, float]]]) -> dict[tuple[tuple[float, float], ...], list[str]]:
+    """Observers whose lines coincide share one line, for one would hide the other."""
+    groups: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    for name, points in lines.items():
+        groups.setdefault(tuple(points), []).append(name)
+    return groups
 
 
 def history_plot(rounds: Sequence[Mapping[str, Any]], fields: Mapping[str, str], *, label: str) -> str:
@@ -151,7 +162,7 @@ def map_plot(table: EmbeddingTable) -> str:
         axes.set(xticks=[], yticks=[])
         axes.margins(0.04)
         axes.spines[["left", "bottom"]].set_visible(False)
-        figure.canvas.draw()
+        figure.draw_without_rendering()  # fixes the layout, so that labels can be measured against it
         _place_labels(axes, points, table.keys)
 
     return _svg("map", 5.2, draw)
@@ -159,15 +170,15 @@ def map_plot(table: EmbeddingTable) -> str:
 
 def _place_labels(axes: Axes, points: Any, keys: Sequence[str]) -> None:
     """Label rows in order of frequency; a label that would cover an earlier one is left out."""
-    box = axes.get_window_extent()
+    box, size = axes.get_window_extent(), 8 * axes.figure.dpi / 72
     placed: list[tuple[float, float, float, float]] = []
     for (x, y), key in zip(points, keys, strict=False):
         word = _short(key, 18)
-        left, middle = axes.transData.transform((x, y)) + np.array([4.0, 0.0])
-        width = 5.6 * sum(2 if ord(c) > 0x2E7F else 1 for c in word) * axes.figure.dpi / 72 * 0.85
-        area = (left, middle - 6, left + width, middle + 6)
+        width = 0.62 * size * sum(2 if ord(c) > 0x2E7F else 1 for c in word)
+        left, middle = axes.transData.transform((x, y)) + np.array([size / 2, 0.0])
+        area = (left, middle - 0.6 * size, left + width, middle + 0.6 * size)
         free = all(area[2] < p[0] or p[2] < area[0] or area[3] < p[1] or p[3] < area[1] for p in placed)
-        if not word.strip() or not free or area[2] > box.x1 + 20:
+        if not word.strip() or not free or area[2] > box.x1:
             continue
         axes.annotate(word, (x, y), (4, 0), textcoords="offset points", va="center", size=8, color=INK)
         placed.append(area)
