@@ -132,10 +132,10 @@ class Ledger:
     def charge(self, run: str, round_number: int, attempt: int, fingerprints: Sequence[str]) -> None:
         """Record that these data sets take part in an attempt at a round; on disk before this returns.
 
-        The same (run, round, attempt, fingerprint) is charged once, however often it is asked for.
+        The same attempt is refused a second time: whoever asks for it again would get a second noised answer.
 
         Raises:
-            LedgerError: a data set has no reservation in this run.
+            LedgerError: a data set has no reservation in this run, or the attempt was charged before.
         """
         if not (0 <= round_number < _LIMIT and 0 <= attempt < _LIMIT):
             raise LedgerError("rounds and attempts count from 0", remedy="Check the coordinator's messages.")
@@ -148,17 +148,23 @@ class Ledger:
                     f"run {run} has no reservation for {missing} of the data sets it wants to charge",
                     remedy="Reserve the run first: what a round costs is not known without.",
                 )
-            new = connection.execute(
-                "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM entries WHERE "
+            numbers = sorted(row[1] for row in accounts)
+            repeated = connection.execute(
+                "SELECT COUNT(*) FROM json_each(?) WHERE EXISTS (SELECT 1 FROM entries WHERE "
                 "kind = 'charge' AND account = value AND round = ? AND attempt = ?)",
-                (json.dumps(sorted(row[1] for row in accounts)), round_number, attempt),
-            ).fetchall()
+                (json.dumps(numbers), round_number, attempt),
+            ).fetchone()[0]
+            if repeated:
+                raise LedgerError(
+                    f"attempt {attempt} at round {round_number} of run {run} was charged before: this is a replay",
+                    remedy="A coordinator that tries a round again gives the attempt a new number.",
+                )
             start = last(connection)[0] + 1
             append(
                 connection,
                 [
                     Entry(start + i, "charge", account=account, round=round_number, attempt=attempt)
-                    for i, (account,) in enumerate(new)
+                    for i, account in enumerate(numbers)
                 ],
             )
 

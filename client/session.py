@@ -181,8 +181,9 @@ class Session:
         self, parameters: dict[str, FloatArray], chosen: IntArray, round_number: int, attempt: int
     ) -> wire.Payload:
         work, store = self._work(), self._clients()
-        if work.plan.mode != "none":  # a run without noise was recorded as such when it was reserved
-            self.ledger.charge(self.run, round_number, attempt, [self.fingerprints[i] for i in chosen])
+        refusal = self._charge([self.fingerprints[i] for i in chosen], round_number, attempt)
+        if refusal is not None:
+            return _reply(self.run, status="refused", code=refusal.code, reason=refusal.message)
         names = [store.names[i] for i in chosen]
         status = self._status(names, round_number)
         active = np.flatnonzero((status == wire.OK) | (status == wire.LATE))
@@ -198,6 +199,21 @@ class Session:
         arrays = {"clients": chosen, "status": status, **wire.encode_updates(batch)}
         config = {"status": "done", "round": round_number, "version": self.version}
         return _reply(self.run, arrays, **config)
+
+    def _charge(self, fingerprints: list[str], round_number: int, attempt: int) -> Refusal | None:
+        """Charge the round, durably, and refuse it where that goes over the limit.
+
+        The reservation covers every planned round once; only repeated attempts can cost more than it.
+        """
+        if self._work().plan.mode == "none":  # recorded as unprotected when it was reserved
+            return None
+        self.ledger.charge(self.run, round_number, attempt, fingerprints)
+        if attempt > 1 and self.policy.limits_spend:
+            for fingerprint in dict.fromkeys(fingerprints):
+                refusal = self._spend_refusal(fingerprint, {})
+                if refusal is not None:
+                    return refusal
+        return None
 
     def _status(self, names: Sequence[str], round_number: int) -> np.ndarray:
         federation = self._work().scenario.federation

@@ -48,10 +48,14 @@ def test_runs_and_coordinators_add_up(ledger: Ledger) -> None:
     assert ledger.units("d1") == ("client", "sentence")
 
 
-def test_repeats_change_nothing(ledger: Ledger) -> None:
-    for _ in range(3):
+def test_a_repeated_reservation_changes_nothing_and_a_repeated_charge_is_refused(ledger: Ledger) -> None:
+    for attempt in range(3):
         ledger.reserve([reservation(), reservation()])
-        ledger.charge("r1", 0, 0, ["d1", "d1"])
+        if attempt:
+            with pytest.raises(LedgerError, match="replay"):
+                ledger.charge("r1", 0, 0, ["d1", "d1"])
+        else:
+            ledger.charge("r1", 0, 0, ["d1", "d1"])
     assert [e.kind for e in ledger.rows()] == ["reserve", "charge"]
 
 
@@ -76,9 +80,14 @@ def test_spend_equals_a_slow_obvious_count(tmp_path_factory: pytest.TempPathFact
                 reserved.add((rest[0], run))
             else:
                 names = sorted(d for d, r in reserved if r == run)
-                ledger.charge(run, rest[0], rest[1], names)
+                place = (rest[0], rest[1])
+                if any(place in charged.get((name, run), ()) for name in names):
+                    with pytest.raises(LedgerError, match="replay"):
+                        ledger.charge(run, *place, names)
+                    continue
+                ledger.charge(run, *place, names)
                 for name in names:
-                    charged.setdefault((name, run), set()).add((rest[0], rest[1]))
+                    charged.setdefault((name, run), set()).add(place)
         for name in ("d1", "d2"):
             expected = sum(max(3, len(charged.get(k, ()))) for k in reserved if k[0] == name)
             assert ledger.spent(name, "client").total() == expected
