@@ -11,18 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from common.families._skipgram_layout import band_table
 from common.table import IntArray, RowDomain
 
 NEGATIVE_POWER = 0.75  # exponent of the noise distribution, Mikolov et al. 2013, section 2.2
 # Longest move of a row by one entry of a step. A shared negative collects hundreds of pairs; their sum, taken at one
 # stale row, overshoots where one pair after another would have saturated, and the rows can grow without bound.
 MAX_ROW_STEP = 0.5
-_FAR = 32_000  # a distance beyond every window: takes the centre itself out of its own band
 
 
 @dataclass(frozen=True)
@@ -40,23 +41,22 @@ class Step:
 
     Attributes:
         strips: (n_blocks, block + 2 * window), int64 row numbers; the centres are the middle ``block`` columns.
-        low, high: (n_blocks, block), int16: centre i is paired with distances ``low <= d <= high``, ``d != 0``.
+        reach: (n_blocks, block), int64: how far each centre's window extends (``_skipgram_layout.reach_codes``).
         negatives: (C, N), int64 row numbers; client c owns blocks ``c * n_blocks / C`` and on.
     """
 
     strips: torch.Tensor
-    low: torch.Tensor
-    high: torch.Tensor
+    reach: torch.Tensor
     negatives: torch.Tensor
 
 
 @dataclass(frozen=True)
-class Gradients:
-    """Summed-loss gradients, one entry for every place where a step reads a row.
+class Rows:
+    """Rows as a step reads them, or what the step adds to them.
 
     Attributes:
-        middle: (n_blocks, block, D), of the rows read for the centres.
-        strip: (n_blocks, block + 2 * window, D), of the rows read for the strips.
+        middle: (n_blocks, block, D), at the centres' places.
+        strip: (n_blocks, block + 2 * window, D), at the strips' places.
         negative: (C, N, D).
     """
 
@@ -102,76 +102,88 @@ def _once(domain: RowDomain, name: str, make: Callable[[], NDArray[np.float64]])
 
 def train_step(centre: torch.Tensor, context: torch.Tensor, step: Step, objective: Objective, *, lr: float) -> None:
     """One step of SGD on the summed loss, in place on tables of shape (rows, D)."""
-    window, block = objective.window, step.low.shape[1]
+    block, window = step.reach.shape[1], objective.window
     middle_ids = step.strips[:, window : window + block]
-    pairs = (step.high - step.low).float()
-    negative = _rows(context, step.negatives)
-    if objective.model == "cbow":
-        middle, strip = _rows(context, middle_ids), _rows(centre, step.strips)
-        gradients = cbow_gradients(middle, strip, negative, band(step, window), pairs, objective.negatives)
-        targets = (context, centre)
-    else:
-        middle, strip = _rows(centre, middle_ids), _rows(context, step.strips)
-        gradients = sgns_gradients(middle, strip, negative, band(step, window), pairs, objective.negatives)
-        targets = (centre, context)
-    _descend(targets[0], middle_ids, gradients.middle, lr)
-    _descend(targets[1], step.strips, gradients.strip, lr)
-    _descend(context, step.negatives, gradients.negative, lr)
+    # In skip-gram the centre row of a word predicts its contexts; in CBOW the contexts' centre rows predict the word.
+    inner, outer, moves = (centre, context, sgns_moves) if objective.model == "sgns" else (context, centre, cbow_moves)
+    read = Rows(_rows(inner, middle_ids), _rows(outer, step.strips), _rows(context, step.negatives))
+    mask = band(step.reach, window)
+    move = moves(read, mask, objective.negatives, lr)
+    _add(inner, middle_ids, move.middle)
+    _add(outer, step.strips, move.strip)
+    _add(context, step.negatives, _shortened(move.negative))
 
 
-def band(step: Step, window: int) -> torch.Tensor:
+def band(reach: torch.Tensor, window: int) -> torch.Tensor:
     """1 where a centre is paired with a place of its strip, else 0. Shape (n_blocks, block, block + 2 * window)."""
-    block = step.low.shape[1]
-    distance = torch.arange(block + 2 * window) - window - torch.arange(block)[:, None]
-    distance = torch.where(distance == 0, _FAR, distance).to(step.low)
-    return (distance >= step.low[:, :, None]).logical_and_(distance <= step.high[:, :, None]).float()
+    n, block = reach.shape
+    width = block + 2 * window
+    rows = _bands(window, str(reach.device)).index_select(0, reach.reshape(-1))
+    mask = torch.zeros((n, block, width), device=reach.device)
+    diagonal = mask.as_strided((n, block, 2 * window + 1), (block * width, width + 1, 1))
+    diagonal.copy_(rows.view(diagonal.shape))
+    return mask
 
 
-def sgns_gradients(
-    middle: torch.Tensor, strip: torch.Tensor, negative: torch.Tensor, mask: torch.Tensor, pairs: torch.Tensor, k: int
-) -> Gradients:
-    """Gradients of skip-gram with ``k`` negatives a pair (Mikolov et al. 2013, equation 4).
+@lru_cache(maxsize=8)
+def _bands(window: int, device: str) -> torch.Tensor:
+    return torch.from_numpy(band_table(window)).to(device)
 
-    Args:
-        middle: (B, b, D) centre rows. strip: (B, b + 2w, D) context rows. negative: (C, N, D) context rows.
-        mask: (B, b, b + 2w), 1 for a pair. pairs: (B, b), its sums over the last axis.
+
+def sgns_moves(read: Rows, mask: torch.Tensor, negatives: int, lr: float) -> Rows:
+    """``-lr`` times the gradient of skip-gram with ``negatives`` a pair (Mikolov et al. 2013, equation 4).
+
+    ``mask`` (n_blocks, block, block + 2 * window) is 1 for a pair; the loss sums over pairs.
     """
+    middle, strip, negative = read.middle, read.strip, read.negative
     clients, draws = negative.shape[:2]
-    positive = (middle @ strip.transpose(1, 2)).sigmoid_().sub_(1).mul_(mask)
     joined = middle.reshape(clients, -1, middle.shape[2])
-    noise = (joined @ negative.transpose(1, 2)).sigmoid_().mul_((pairs * (k / draws)).view(clients, -1, 1))
-    return Gradients(
-        middle=(positive @ strip).add_((noise @ negative).view(middle.shape)),
-        strip=positive.transpose(1, 2) @ middle,
-        negative=noise.transpose(1, 2) @ joined,
+    weight = (mask.sum(2) * (-lr * negatives / draws)).view(clients, -1, 1)
+    noise = torch.bmm(joined, negative.transpose(1, 2)).sigmoid_().mul_(weight)
+    positive = _minus_product(middle, strip).sigmoid_().mul_(mask.mul_(lr))
+    return Rows(
+        middle=torch.bmm(positive, strip).add_(torch.bmm(noise, negative).view(middle.shape)),
+        strip=torch.bmm(positive.transpose(1, 2), middle),
+        negative=torch.bmm(noise.transpose(1, 2), joined),
     )
 
 
-def cbow_gradients(
-    middle: torch.Tensor, strip: torch.Tensor, negative: torch.Tensor, mask: torch.Tensor, pairs: torch.Tensor, k: int
-) -> Gradients:
-    """Gradients of CBOW: the mean of the strip's rows in a window predicts the middle word; shapes as in SGNS.
+def cbow_moves(read: Rows, mask: torch.Tensor, negatives: int, lr: float) -> Rows:
+    """``-lr`` times the gradient of CBOW: the mean of the strip's rows in a window predicts the middle word.
 
     The mean's gradient is divided by the number of contexts, as the chain rule has it; word2vec's code leaves that out
     (Irsoy et al. 2021, arXiv 2012.15332).
     """
+    middle, strip, negative = read.middle, read.strip, read.negative
     clients, draws = negative.shape[:2]
-    average = mask / pairs.clamp(min=1)[:, :, None]
+    pairs = mask.sum(2, keepdim=True)
     present = (pairs > 0).float()
-    hidden = average @ strip
+    average = mask.div_(pairs.clamp(min=1))
+    hidden = torch.bmm(average, strip)
     joined = hidden.reshape(clients, -1, hidden.shape[2])
-    positive = ((hidden * middle).sum(-1).sigmoid_().sub_(1) * present)[:, :, None]
-    noise = (joined @ negative.transpose(1, 2)).sigmoid_().mul_((present * (k / draws)).view(clients, -1, 1))
-    back = (positive * middle).add_((noise @ negative).view(hidden.shape))
-    return Gradients(positive * hidden, average.transpose(1, 2) @ back, noise.transpose(1, 2) @ joined)
+    weight = (present * (-lr * negatives / draws)).view(clients, -1, 1)
+    noise = torch.bmm(joined, negative.transpose(1, 2)).sigmoid_().mul_(weight)
+    positive = (hidden * middle).sum(2, keepdim=True).neg_().sigmoid_().mul_(present * lr)
+    back = (positive * middle).add_(torch.bmm(noise, negative).view(hidden.shape))
+    return Rows(positive * hidden, torch.bmm(average.transpose(1, 2), back), torch.bmm(noise.transpose(1, 2), joined))
+
+
+def _minus_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """``-left @ right^T``, batched. A contiguous copy of the transpose first is faster than the library's own way."""
+    transposed = right.transpose(1, 2).contiguous()
+    unread = left.new_empty(1)
+    return torch.baddbmm(unread, left, transposed, beta=0, alpha=-1)
 
 
 def _rows(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return table.index_select(0, ids.reshape(-1)).view(*ids.shape, table.shape[1])
 
 
-def _descend(table: torch.Tensor, ids: torch.Tensor, gradient: torch.Tensor, lr: float) -> None:
-    """Subtract ``lr * gradient``, every entry's move at most ``MAX_ROW_STEP`` long."""
-    entries = gradient.view(-1, table.shape[1])
-    length = torch.linalg.vector_norm(entries, dim=1, keepdim=True).mul_(lr / MAX_ROW_STEP).clamp_(min=1)
-    table.index_add_(0, ids.reshape(-1), entries.div_(length), alpha=-lr)
+def _add(table: torch.Tensor, ids: torch.Tensor, moves: torch.Tensor) -> None:
+    table.index_add_(0, ids.reshape(-1), moves.view(-1, table.shape[1]))
+
+
+def _shortened(moves: torch.Tensor) -> torch.Tensor:
+    """Rows at most ``MAX_ROW_STEP`` long."""
+    length = torch.linalg.vector_norm(moves, dim=2, keepdim=True)
+    return moves.div_(length.mul_(1 / MAX_ROW_STEP).clamp_(min=1))

@@ -214,19 +214,16 @@ def _run(
 ) -> None:
     """All steps of one pass, in place; step s of every client that has one is one set of operations."""
     device = settings.training.device
-    words, low, high, draws = (
-        torch.from_numpy(a).to(device) for a in (layout.words, layout.low, layout.high, negatives)
-    )
+    arrays = (layout.words, layout.reach, negatives)
+    words, reach, draws = (torch.from_numpy(array).to(device) for array in arrays)
     window = settings.objective.window
     middle = torch.arange(layout.block, device=device)
     around = torch.arange(-window, layout.block + window, device=device)
     for s in range(layout.starts.shape[1]):
         active = np.flatnonzero(layout.blocks[:, s])
         begin = torch.from_numpy(block_starts(layout, active, s)).to(device)[:, None]
-        at = begin + middle
-        step = Step(
-            words[begin + around], low[at], high[at], draws[torch.from_numpy(first_step[active] + s).to(device)]
-        )
+        drawn = torch.from_numpy(first_step[active] + s).to(device)
+        step = Step(words[begin + around], reach[begin + middle], draws[drawn])
         train_step(tables[TABLES[0]], tables[TABLES[1]], step, settings.objective, lr=settings.lr)
         for table in tables.values():
             table[0] = 0.0  # a row of NaN must not reach another client through the padding

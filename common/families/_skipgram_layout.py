@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from common.table import IntArray
+from common.table import FloatArray, IntArray
 
 STEP_TOKENS = 512  # tokens a step at most: the longer a step, the staler the rows it reads
 
@@ -38,7 +36,7 @@ class Layout:
 
     Attributes:
         words: (n,), row numbers; gaps hold the padding row.
-        low, high: (n,), centre i is paired with distances ``low <= d <= high``, ``d != 0``; both zero in gaps.
+        reach: (n,), how far each centre's window extends, see ``reach_codes``; 0 (nowhere) in gaps.
         starts: (C, S), first position of client c's step s; that of an empty block where it has no such step.
         blocks: (C, S), number of blocks of that step; 0 where it has no such step.
         block: centres a block.
@@ -46,8 +44,7 @@ class Layout:
     """
 
     words: IntArray
-    low: NDArray[np.int16]
-    high: NDArray[np.int16]
+    reach: IntArray
     starts: IntArray
     blocks: IntArray
     block: int
@@ -64,17 +61,19 @@ def lay_out(tokens: Tokens, *, clients: int, block: int, window: int, padding_ro
     position = window * (owner + 1) + block * (np.cumsum(blocks) - blocks)
     empty = int(blocks.sum()) * block + window * (clients + 1)
     target = np.repeat(position - step_start, length) + np.arange(n)
-    low, high = window_ends(tokens.sentence, tokens.radius)
+    reach = reach_codes(*window_ends(tokens.sentence, tokens.radius), window)
     first = np.searchsorted(owner, np.arange(clients + 1))
     starts = np.full((clients, int(np.diff(first).max(initial=0))), empty)
     counts = np.zeros_like(starts)
     index = np.arange(len(owner)) - first[owner]
     starts[owner, index], counts[owner, index] = position, blocks
     size = empty + block + window
+    words = np.full(empty + block + window, padding_row)
+    codes = np.zeros_like(words)
+    words[target], codes[target] = tokens.words, reach
     return Layout(
-        words=_placed(tokens.words, target, np.full(size, padding_row, np.int64)),
-        low=_placed(low, target, np.zeros(size, np.int16)),
-        high=_placed(high, target, np.zeros(size, np.int16)),
+        words=words,
+        reach=codes,
         starts=starts,
         blocks=counts,
         block=block,
@@ -92,6 +91,18 @@ def window_ends(sentence: IntArray, radius: IntArray) -> tuple[IntArray, IntArra
     return -np.minimum(radius, before), np.minimum(radius, after)
 
 
+def reach_codes(low: IntArray, high: IntArray, window: int) -> IntArray:
+    """One number for "paired with distances ``low <= d <= high``, ``d != 0``"; rows of ``band_table`` have its order."""
+    return -low * (window + 1) + high
+
+
+def band_table(window: int) -> FloatArray:
+    """1 where a distance is paired: a row for every reach code, columns for distances -window to window."""
+    low, high = np.divmod(np.arange((window + 1) ** 2)[:, None], window + 1)
+    distance = np.arange(-window, window + 1)
+    return ((distance >= -low) & (distance <= high) & (distance != 0)).astype(np.float32)
+
+
 def most_steps(batch_tokens: IntArray) -> int:
     """Steps that batches of so many tokens take at most."""
     return int((-(-batch_tokens // STEP_TOKENS)).sum())
@@ -106,8 +117,3 @@ def _step_starts(batch: IntArray) -> IntArray:
 def _run_starts(numbers: IntArray) -> IntArray:
     changed = numbers[1:] != numbers[:-1]
     return np.flatnonzero(np.concatenate([[len(numbers) > 0], changed]))
-
-
-def _placed(values: NDArray[Any], target: IntArray, out: NDArray[Any]) -> NDArray[Any]:
-    out[target] = values
-    return out

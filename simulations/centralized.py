@@ -1,0 +1,160 @@
+"""word2vec trained on one machine with all data in one place: the non-private reference for federated runs.
+
+The kernel is the clients' own (``common.families._skipgram``). Workers are processes with one thread each that update
+shared tables without locks (Hogwild, Niu et al. 2011, arXiv 1106.5730), which is also how gensim's threads work.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.multiprocessing  # teaches the standard multiprocessing to pass tensors as shared memory
+
+from common.errors import ConfigError
+from common.families._skipgram import Objective, Step, keep_probabilities, negative_cdf, train_step
+from common.families._skipgram_layout import Layout, Tokens, lay_out
+from common.families.word2vec import CENTRE, CONTEXT, FAMILY, Word2VecOptions
+from common.table import RowDomain
+from common.units import Units
+from common.update import Parameters
+
+CHUNK_TOKENS = 400_000  # tokens laid out at a time: many enough for numpy, few enough for memory
+BLOCK = 32
+LEAST_LR = 1e-4  # share of the learning rate that is left at the end, as in word2vec's code
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Passes over the data, learning rate at the start (it falls linearly), processes, and the public seed."""
+
+    epochs: int = 5
+    lr: float = 0.025
+    workers: int = 2
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What workers read and write in shared memory. ``seen`` (workers,) counts the tokens that each has trained on."""
+
+    centre: torch.Tensor
+    context: torch.Tensor
+    words: torch.Tensor
+    sentence: torch.Tensor
+    noise_cdf: torch.Tensor
+    keep: torch.Tensor
+    seen: torch.Tensor
+
+
+def train_centralized(units: Units, domain: RowDomain, options: Word2VecOptions, schedule: Schedule) -> Parameters:
+    """Train on all units in their order, without privacy and without a federation.
+
+    With more than one worker the calling script needs the ``if __name__ == "__main__"`` guard, and results vary a
+    little from run to run; with one worker they are reproducible.
+
+    Raises:
+        ConfigError: a worker failed, or training did not stay finite (the learning rate is too high).
+    """
+    start = FAMILY.initial(options, FAMILY.specs(options, len(domain)), domain, schedule.seed)
+    tensors = (
+        torch.from_numpy(start[CENTRE]),
+        torch.from_numpy(start[CONTEXT]),
+        torch.tensor(units.columns["rows"], dtype=torch.int32),
+        torch.from_numpy(_sentence_numbers(units)),
+        torch.tensor(negative_cdf(domain)),
+        torch.tensor(keep_probabilities(domain, options.subsample), dtype=torch.float32),
+        torch.zeros(schedule.workers, dtype=torch.int64),
+    )
+    shared = _Shared(*(tensor.share_memory_() for tensor in tensors))
+    if schedule.workers == 1:
+        _work(0, shared, options, schedule)
+    else:
+        _run_workers(shared, options, schedule)
+    if not bool(torch.isfinite(shared.centre).all() and torch.isfinite(shared.context).all()):
+        raise ConfigError("training did not stay finite", remedy="Lower the learning rate.")
+    return {CENTRE: shared.centre.numpy(), CONTEXT: shared.context.numpy()}
+
+
+def _sentence_numbers(units: Units) -> np.ndarray:
+    """A number that changes wherever the unit or the record changes, shape (T,), int32."""
+    unit = np.repeat(np.arange(units.count), np.diff(units.offsets))
+    record = units.columns["sentence"]
+    changed = np.concatenate([[False], (unit[1:] != unit[:-1]) | (record[1:] != record[:-1])])
+    return np.cumsum(changed[: len(unit)]).astype(np.int32)
+
+
+def _run_workers(shared: _Shared, options: Word2VecOptions, schedule: Schedule) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_single_threaded, args=(w, shared, options, schedule)) for w in range(schedule.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise ConfigError(
+            "a training process failed", remedy="Its error is on stderr; check the memory of the machine."
+        )
+
+
+def _single_threaded(worker: int, shared: _Shared, options: Word2VecOptions, schedule: Schedule) -> None:
+    torch.set_num_threads(1)  # a second thread inside each process only gets in the other process' way
+    _work(worker, shared, options, schedule)
+
+
+def _work(worker: int, shared: _Shared, options: Word2VecOptions, schedule: Schedule) -> None:
+    """One worker's share of the tokens, epoch after epoch, in chunks."""
+    rng = np.random.default_rng((schedule.seed, worker))
+    bounds = np.linspace(0, len(shared.words), schedule.workers + 1).astype(int)
+    total = schedule.epochs * max(len(shared.words), 1)
+    for _ in range(schedule.epochs):
+        for begin in range(bounds[worker], bounds[worker + 1], CHUNK_TOKENS):
+            end = min(begin + CHUNK_TOKENS, bounds[worker + 1])
+            layout = _chunk(shared, begin, end, options, rng)
+            steps = layout.starts.shape[1]
+            for step, place in enumerate(_steps(layout, _negatives(shared, steps, options, rng), options.window)):
+                if step % 16 == 0:  # reading the other workers' counts at every step would cost more than it gives
+                    shared.seen[worker] += (end - begin) * min(16, steps - step) // steps
+                    lr = schedule.lr * max(1.0 - float(shared.seen.sum()) / total, LEAST_LR)
+                train_step(shared.centre, shared.context, place, _objective(options), lr=lr)
+
+
+def _objective(options: Word2VecOptions) -> Objective:
+    return Objective(options.model, options.window, options.negatives)
+
+
+def _chunk(shared: _Shared, begin: int, end: int, options: Word2VecOptions, rng: np.random.Generator) -> Layout:
+    """Subsample tokens ``begin:end`` and lay them out as one client's."""
+    words = shared.words[begin:end].numpy()
+    uniforms = rng.random((2, end - begin), dtype=np.float32)
+    kept = np.flatnonzero(uniforms[0] < shared.keep.numpy()[words])
+    alike = np.zeros(len(kept), np.int64)
+    tokens = Tokens(
+        words=words[kept].astype(np.int64),
+        sentence=shared.sentence[begin:end].numpy()[kept].astype(np.int64),
+        batch=alike,
+        client=alike,
+        radius=1 + (uniforms[1][kept] * options.window).astype(np.int64),
+    )
+    return lay_out(tokens, clients=1, block=BLOCK, window=options.window, padding_row=0)
+
+
+def _negatives(shared: _Shared, steps: int, options: Word2VecOptions, rng: np.random.Generator) -> torch.Tensor:
+    uniforms = rng.random(steps * options.shared_negatives)
+    rows = np.searchsorted(shared.noise_cdf.numpy()[:-1], uniforms, side="right")
+    return torch.from_numpy(rows).view(steps, 1, options.shared_negatives)
+
+
+def _steps(layout: Layout, negatives: torch.Tensor, window: int) -> list[Step]:
+    """Views on the layout: blocks of one step follow one another, so a strip is a sliding window over the words."""
+    words, reach, block = torch.from_numpy(layout.words), torch.from_numpy(layout.reach), layout.block
+    steps = []
+    for begin, count, drawn in zip(layout.starts[0], layout.blocks[0], negatives, strict=True):
+        end = int(begin) + int(count) * block
+        strips = words[int(begin) - window : end + window].unfold(0, block + 2 * window, block)
+        steps.append(Step(strips, reach[int(begin) : end].view(-1, block), drawn))
+    return steps
