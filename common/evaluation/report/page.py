@@ -106,9 +106,11 @@ def figure(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3f}".replace("-", "−")
 
 
-def risk(value: float) -> str:
+def risk(value: float, decimals: int = 3) -> str:
     """An epsilon or a share of a hundred: rounded up, so that no risk shrinks on its way into words."""
-    return f"{np.ceil(1000 * value - 1e-6) / 1000:.3f}".rstrip("0").rstrip(".")
+    scale = 10.0**decimals
+    # The slack absorbs the rounding of the product alone: 3 must not become 3.001.
+    return f"{np.ceil(scale * value * (1 - 1e-12)) / scale:.{decimals}f}".rstrip("0").rstrip(".")
 
 
 def sentence(text: Any) -> str:

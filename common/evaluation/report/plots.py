@@ -73,7 +73,16 @@ def _quality_panel(axes: Axes, metric: str, group: list[Score]) -> None:
             axes.plot([score.ci_low, score.ci_high], [row, row], color=INK, linewidth=1.4, solid_capstyle="butt")
         if math.isfinite(score.baseline_value):
             label = "baseline" if row == 0 else None
-            axes.plot([score.baseline_value], [row], marker="D", linestyle="", color=SECOND, markersize=6, label=label)
+            axes.plot(
+                [score.baseline_value],
+                [row],
+                marker="D",
+                linestyle="",
+                color=SECOND,
+                markersize=6,
+                label=label,
+                clip_on=False,
+            )
     axes.axvline(0, color=RULE, linewidth=1)
     axes.set_yticks(range(len(group)), labels=[_short(score.task, 30) for score in group], color=INK)
     axes.set_ylim(len(group) - 0.45, -0.55)

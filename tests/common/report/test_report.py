@@ -124,7 +124,7 @@ def test_the_claim_comes_first_and_infinity_is_said_in_words() -> None:
     assert "For anyone but the coordinator, epsilon = 2.996." in text
     assert "not protected" in text
     assert "It is trusted." in text
-    assert "finds at most 20.09 % of" in text
+    assert "finds at most 20.1 % of" in text
     assert "No audit was run" in text
     assert "Other runs on the same data" in text
     assert not re.search(r"\binf\b|Infinity|\bnan\b", text)
@@ -251,6 +251,7 @@ def test_principal_plane_matches_the_eigenvectors_of_the_covariance() -> None:
 def test_risk_never_rounds_down() -> None:
     assert risk(2.99591) == "2.996"
     assert risk(3.0) == "3"
+    assert risk(20.04, 1) == "20.1"
     assert float(risk(1.00011)) >= 1.00011
 
 
