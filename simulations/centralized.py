@@ -14,8 +14,8 @@ import torch
 import torch.multiprocessing  # teaches the standard multiprocessing to pass tensors as shared memory
 
 from common.errors import ConfigError
-from common.families._skipgram import Objective, Step, keep_probabilities, negative_cdf, train_step
-from common.families._skipgram_layout import Layout, Tokens, lay_out
+from common.families._skipgram import Objective, Step, draw_negatives, keep_probabilities, train_step
+from common.families._skipgram_layout import NOISE_BLOCKS, Layout, Tokens, lay_out
 from common.families.word2vec import CENTRE, CONTEXT, FAMILY, Word2VecOptions
 from common.table import RowDomain
 from common.units import Units
@@ -23,6 +23,7 @@ from common.update import Parameters
 
 CHUNK_TOKENS = 400_000  # tokens laid out at a time: many enough for numpy, few enough for memory
 BLOCK = 32
+LR_STEPS = 16  # steps between two looks at the other workers' progress
 LEAST_LR = 1e-4  # share of the learning rate that is left at the end, as in word2vec's code
 
 
@@ -44,8 +45,6 @@ class _Shared:
     context: torch.Tensor
     words: torch.Tensor
     sentence: torch.Tensor
-    noise_cdf: torch.Tensor
-    keep: torch.Tensor
     seen: torch.Tensor
 
 
@@ -64,15 +63,13 @@ def train_centralized(units: Units, domain: RowDomain, options: Word2VecOptions,
         torch.from_numpy(start[CONTEXT]),
         torch.tensor(units.columns["rows"], dtype=torch.int32),
         torch.from_numpy(_sentence_numbers(units)),
-        torch.tensor(negative_cdf(domain)),
-        torch.tensor(keep_probabilities(domain, options.subsample), dtype=torch.float32),
         torch.zeros(schedule.workers, dtype=torch.int64),
     )
     shared = _Shared(*(tensor.share_memory_() for tensor in tensors))
     if schedule.workers == 1:
-        _work(0, shared, options, schedule)
+        _work(0, shared, domain, options, schedule)
     else:
-        _run_workers(shared, options, schedule)
+        _run_workers(shared, domain, options, schedule)
     if not bool(torch.isfinite(shared.centre).all() and torch.isfinite(shared.context).all()):
         raise ConfigError("training did not stay finite", remedy="Lower the learning rate.")
     return {CENTRE: shared.centre.numpy(), CONTEXT: shared.context.numpy()}
@@ -86,11 +83,10 @@ def _sentence_numbers(units: Units) -> np.ndarray:
     return np.cumsum(changed[: len(unit)]).astype(np.int32)
 
 
-def _run_workers(shared: _Shared, options: Word2VecOptions, schedule: Schedule) -> None:
+def _run_workers(shared: _Shared, domain: RowDomain, options: Word2VecOptions, schedule: Schedule) -> None:
     context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=_single_threaded, args=(w, shared, options, schedule)) for w in range(schedule.workers)
-    ]
+    jobs = [(number, shared, domain, options, schedule) for number in range(schedule.workers)]
+    workers = [context.Process(target=_single_threaded, args=job) for job in jobs]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -101,41 +97,42 @@ def _run_workers(shared: _Shared, options: Word2VecOptions, schedule: Schedule) 
         )
 
 
-def _single_threaded(worker: int, shared: _Shared, options: Word2VecOptions, schedule: Schedule) -> None:
+def _single_threaded(
+    worker: int, shared: _Shared, domain: RowDomain, options: Word2VecOptions, schedule: Schedule
+) -> None:
     torch.set_num_threads(1)  # a second thread inside each process only gets in the other process' way
-    _work(worker, shared, options, schedule)
+    _work(worker, shared, domain, options, schedule)
 
 
-def _work(worker: int, shared: _Shared, options: Word2VecOptions, schedule: Schedule) -> None:
+def _work(worker: int, shared: _Shared, domain: RowDomain, options: Word2VecOptions, schedule: Schedule) -> None:
     """One worker's share of the tokens, epoch after epoch, in chunks."""
     rng = np.random.default_rng((schedule.seed, worker))
+    objective = Objective(options.model, options.window, options.negatives)
     bounds = np.linspace(0, len(shared.words), schedule.workers + 1).astype(int)
     total = schedule.epochs * max(len(shared.words), 1)
+    lr = schedule.lr
     for _ in range(schedule.epochs):
         for begin in range(bounds[worker], bounds[worker + 1], CHUNK_TOKENS):
             end = min(begin + CHUNK_TOKENS, bounds[worker + 1])
-            layout = _chunk(shared, begin, end, options, rng)
-            steps = layout.starts.shape[1]
-            for step, place in enumerate(_steps(layout, _negatives(shared, steps, options, rng), options.window)):
-                if step % 16 == 0:  # reading the other workers' counts at every step would cost more than it gives
-                    shared.seen[worker] += (end - begin) * min(16, steps - step) // steps
+            steps = _steps(_chunk(shared, slice(begin, end), domain, options, rng), domain, options, rng)
+            for number, step in enumerate(steps):
+                if number % LR_STEPS == 0:
+                    shared.seen[worker] += (end - begin) * min(LR_STEPS, len(steps) - number) // len(steps)
                     lr = schedule.lr * max(1.0 - float(shared.seen.sum()) / total, LEAST_LR)
-                train_step(shared.centre, shared.context, place, _objective(options), lr=lr)
+                train_step(shared.centre, shared.context, step, objective, lr=lr)
 
 
-def _objective(options: Word2VecOptions) -> Objective:
-    return Objective(options.model, options.window, options.negatives)
-
-
-def _chunk(shared: _Shared, begin: int, end: int, options: Word2VecOptions, rng: np.random.Generator) -> Layout:
-    """Subsample tokens ``begin:end`` and lay them out as one client's."""
-    words = shared.words[begin:end].numpy()
-    uniforms = rng.random((2, end - begin), dtype=np.float32)
-    kept = np.flatnonzero(uniforms[0] < shared.keep.numpy()[words])
+def _chunk(
+    shared: _Shared, span: slice, domain: RowDomain, options: Word2VecOptions, rng: np.random.Generator
+) -> Layout:
+    """Subsample the tokens of ``span`` and lay them out as one client's."""
+    words = shared.words[span].numpy()
+    uniforms = rng.random((2, len(words)), dtype=np.float32)
+    kept = np.flatnonzero(uniforms[0] < keep_probabilities(domain, options.subsample)[words])
     alike = np.zeros(len(kept), np.int64)
     tokens = Tokens(
         words=words[kept].astype(np.int64),
-        sentence=shared.sentence[begin:end].numpy()[kept].astype(np.int64),
+        sentence=shared.sentence[span].numpy()[kept].astype(np.int64),
         batch=alike,
         client=alike,
         radius=1 + (uniforms[1][kept] * options.window).astype(np.int64),
@@ -143,18 +140,16 @@ def _chunk(shared: _Shared, begin: int, end: int, options: Word2VecOptions, rng:
     return lay_out(tokens, clients=1, block=BLOCK, window=options.window, padding_row=0)
 
 
-def _negatives(shared: _Shared, steps: int, options: Word2VecOptions, rng: np.random.Generator) -> torch.Tensor:
-    uniforms = rng.random(steps * options.shared_negatives)
-    rows = np.searchsorted(shared.noise_cdf.numpy()[:-1], uniforms, side="right")
-    return torch.from_numpy(rows).view(steps, 1, options.shared_negatives)
-
-
-def _steps(layout: Layout, negatives: torch.Tensor, window: int) -> list[Step]:
+def _steps(layout: Layout, domain: RowDomain, options: Word2VecOptions, rng: np.random.Generator) -> list[Step]:
     """Views on the layout: blocks of one step follow one another, so a strip is a sliding window over the words."""
     words, reach, block = torch.from_numpy(layout.words), torch.from_numpy(layout.reach), layout.block
+    counts = layout.blocks[0]
+    groups = np.where(counts % NOISE_BLOCKS == 0, counts // NOISE_BLOCKS, 1)  # the last step may have an odd number
+    drawn = draw_negatives(domain, int(groups.sum()) * options.shared_negatives, rng)
+    negatives = torch.from_numpy(drawn.reshape(-1, options.shared_negatives)).split(groups.tolist())
     steps = []
-    for begin, count, drawn in zip(layout.starts[0], layout.blocks[0], negatives, strict=True):
-        end = int(begin) + int(count) * block
-        strips = words[int(begin) - window : end + window].unfold(0, block + 2 * window, block)
-        steps.append(Step(strips, reach[int(begin) : end].view(-1, block), drawn))
+    for first, count, rows in zip(layout.starts[0].tolist(), counts.tolist(), negatives, strict=True):
+        end = first + count * block
+        strips = words[first - options.window : end + options.window].unfold(0, block + 2 * options.window, block)
+        steps.append(Step(strips, reach[first:end].view(-1, block), rows))
     return steps

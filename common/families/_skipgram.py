@@ -2,9 +2,9 @@
 
 Mikolov et al. 2013 (arXiv 1310.4546) train one (centre, context) pair after another, at the speed of vector products.
 Here a step takes blocks of consecutive centres together: all their contexts lie in one strip of ``block + 2 * window``
-tokens, so scores and gradients are a few batched matrix products, and a band mask removes what no window covers. The
-negatives are drawn once a step and each stands for ``negatives * pairs / N`` of the usual ones, which leaves the
-expected gradient as it was (Ji et al. 2016, arXiv 1604.04661, share them inside a window).
+tokens, so scores and gradients are a few batched matrix products, and a band mask removes what no window covers. N
+negatives are drawn for a group of blocks, and each stands for ``negatives * pairs / N`` of the usual ones, which leaves
+the expected gradient as it was (Ji et al. 2016, arXiv 1604.04661, share them inside a window).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Objective:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step reads. C clients take it together, each with the same number of blocks.
+    """What one step reads: blocks in G groups of equal size, each with its own negatives.
 
     Attributes:
         strips: (n_blocks, block + 2 * window), int64 row numbers; the centres are the middle ``block`` columns.
         reach: (n_blocks, block), int64: how far each centre's window extends (``_skipgram_layout.reach_codes``).
-        negatives: (C, N), int64 row numbers; client c owns blocks ``c * n_blocks / C`` and on.
+        negatives: (G, N), int64 row numbers; group g owns blocks ``g * n_blocks / G`` and on.
     """
 
     strips: torch.Tensor
@@ -57,7 +57,7 @@ class Rows:
     Attributes:
         middle: (n_blocks, block, D), at the centres' places.
         strip: (n_blocks, block + 2 * window, D), at the strips' places.
-        negative: (C, N, D).
+        negative: (G, N, D).
     """
 
     middle: torch.Tensor
@@ -81,8 +81,13 @@ def keep_probabilities(domain: RowDomain, threshold: float) -> NDArray[np.float6
     return _once(domain, f"_keep_{threshold!r}", lambda: np.minimum(1.0, np.sqrt(ratio) + ratio))
 
 
-def negative_rows(domain: RowDomain, uniforms: NDArray[np.float64]) -> IntArray:
-    """Rows from the noise distribution by inversion of ``uniforms`` in [0, 1): O(log V) a draw."""
+def draw_negatives(domain: RowDomain, count: int, rng: np.random.Generator) -> IntArray:
+    """``count`` rows, each from the noise distribution, by inversion: O(log V) a draw.
+
+    The draws are stratified (one uniform from each of ``count`` equal intervals, in random order), so that every row
+    comes as often as it should within one: independent draws would leave a rare row to chance.
+    """
+    uniforms = (rng.permutation(count) + rng.random(count)) / max(count, 1)
     return np.searchsorted(negative_cdf(domain)[:-1], uniforms, side="right")
 
 
@@ -136,9 +141,9 @@ def sgns_moves(read: Rows, mask: torch.Tensor, negatives: int, lr: float) -> Row
     ``mask`` (n_blocks, block, block + 2 * window) is 1 for a pair; the loss sums over pairs.
     """
     middle, strip, negative = read.middle, read.strip, read.negative
-    clients, draws = negative.shape[:2]
-    joined = middle.reshape(clients, -1, middle.shape[2])
-    weight = (mask.sum(2) * (-lr * negatives / draws)).view(clients, -1, 1)
+    groups, draws = negative.shape[:2]
+    joined = middle.reshape(groups, -1, middle.shape[2])
+    weight = (mask.sum(2) * (-lr * negatives / draws)).view(groups, -1, 1)
     noise = torch.bmm(joined, negative.transpose(1, 2)).sigmoid_().mul_(weight)
     positive = _minus_product(middle, strip).sigmoid_().mul_(mask.mul_(lr))
     return Rows(
@@ -155,13 +160,13 @@ def cbow_moves(read: Rows, mask: torch.Tensor, negatives: int, lr: float) -> Row
     (Irsoy et al. 2021, arXiv 2012.15332).
     """
     middle, strip, negative = read.middle, read.strip, read.negative
-    clients, draws = negative.shape[:2]
+    groups, draws = negative.shape[:2]
     pairs = mask.sum(2, keepdim=True)
     present = (pairs > 0).float()
     average = mask.div_(pairs.clamp(min=1))
     hidden = torch.bmm(average, strip)
-    joined = hidden.reshape(clients, -1, hidden.shape[2])
-    weight = (present * (-lr * negatives / draws)).view(clients, -1, 1)
+    joined = hidden.reshape(groups, -1, hidden.shape[2])
+    weight = (present * (-lr * negatives / draws)).view(groups, -1, 1)
     noise = torch.bmm(joined, negative.transpose(1, 2)).sigmoid_().mul_(weight)
     positive = (hidden * middle).sum(2, keepdim=True).neg_().sigmoid_().mul_(present * lr)
     back = (positive * middle).add_(torch.bmm(noise, negative).view(hidden.shape))

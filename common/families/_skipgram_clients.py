@@ -6,7 +6,7 @@ a step of a hundred small clients is one set of tensor operations. No array of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from common.families import LocalTraining
-from common.families._skipgram import Objective, Step, keep_probabilities, negative_rows, train_step
-from common.families._skipgram_layout import STEP_TOKENS, Layout, Tokens, lay_out, most_steps
+from common.families._skipgram import Objective, Step, draw_negatives, keep_probabilities, train_step
+from common.families._skipgram_layout import NOISE_BLOCKS, STEP_TOKENS, Layout, Tokens, lay_out, noise_groups
 from common.table import FloatArray, IntArray, RowDomain
 from common.units import Units
 from common.update import Parameters, RowBatch, UpdateBatch
@@ -26,7 +26,7 @@ GROUP_TOKENS = 65_536  # tokens of clients that train together at most: bounds m
 
 @dataclass(frozen=True)
 class Settings:
-    """Public settings: the objective, the subsampling threshold, and N, the negatives that a step shares."""
+    """Public settings: the objective, the subsampling threshold, and N, the negatives that a group of blocks shares."""
 
     objective: Objective
     subsample: float
@@ -41,15 +41,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Visit:
-    """One pass over a group's data: the units in order, the batch of each, and the negatives of every step.
+    """One pass over a group's data: the units in order, the batch of each, and the negatives of every group of blocks.
 
-    ``negatives`` has shape (steps, N); client c's begin at step ``first_step[c]``.
+    ``negatives`` has shape (groups, N); client c's begin at ``first_group[c]``.
     """
 
     units: IntArray
     batch: IntArray
     negatives: IntArray
-    first_step: IntArray
+    first_group: IntArray
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _train_group(
     for visit, ids in zip(visits, negatives, strict=True):
         tokens = _tokens(group, visit, local + 1, domain, settings)
         layout = lay_out(tokens, clients=group.count, block=group.block, window=window, padding_row=0)
-        _run(tables, layout, ids.reshape(-1, settings.shared_negatives), visit.first_step, settings)
+        _run(tables, layout, ids.reshape(-1, settings.shared_negatives), visit.first_group, settings)
     delta = {name: tables[name].cpu().numpy()[1:] - start[name][1:] for name in TABLES}
     return {name: _changed(key, delta[name], group.owners, rows) for name, key in wanted.items()}
 
@@ -164,12 +164,11 @@ def _visit(group: _Group, settings: Settings, domain: RowDomain) -> _Visit:
     first_batch = np.concatenate([[0], np.cumsum(batches)])
     batch = np.repeat(first_batch[:-1], counts) + in_client // np.repeat(group.batch_size, counts)
     size = np.bincount(batch, weights=np.diff(group.units.offsets)[units], minlength=first_batch[-1]).astype(np.int64)
-    steps = np.array([most_steps(size[a:b]) for a, b in pairwise(first_batch)])
-    shared = settings.shared_negatives
-    uniforms = np.concatenate([g.random(n * shared) for g, n in zip(group.generators, steps, strict=True)])
-    owner = np.repeat(np.arange(group.count), steps * shared)
-    drawn = owner * len(domain) + negative_rows(domain, uniforms)
-    return _Visit(units, batch, drawn.reshape(-1, shared), np.cumsum(steps) - steps)
+    groups = np.array([noise_groups(size[a:b], group.block) for a, b in pairwise(first_batch)])
+    each = settings.shared_negatives * groups
+    drawn = [draw_negatives(domain, n, g) for g, n in zip(group.generators, each, strict=True)]
+    negatives = np.repeat(np.arange(group.count) * len(domain), each) + np.concatenate(drawn)
+    return _Visit(units, batch, negatives.reshape(-1, settings.shared_negatives), np.cumsum(groups) - groups)
 
 
 def _merged(known: IntArray, drawn: IntArray) -> tuple[IntArray, IntArray]:
@@ -210,30 +209,38 @@ def _tokens(group: _Group, visit: _Visit, local: IntArray, domain: RowDomain, se
 
 
 def _run(
-    tables: Mapping[str, torch.Tensor], layout: Layout, negatives: IntArray, first_step: IntArray, settings: Settings
+    tables: Mapping[str, torch.Tensor], layout: Layout, negatives: IntArray, first_group: IntArray, settings: Settings
 ) -> None:
     """All steps of one pass, in place; step s of every client that has one is one set of operations."""
-    device = settings.training.device
+    device, window = settings.training.device, settings.objective.window
     arrays = (layout.words, layout.reach, negatives)
     words, reach, draws = (torch.from_numpy(array).to(device) for array in arrays)
-    window = settings.objective.window
     middle = torch.arange(layout.block, device=device)
     around = torch.arange(-window, layout.block + window, device=device)
-    for s in range(layout.starts.shape[1]):
-        active = np.flatnonzero(layout.blocks[:, s])
-        begin = torch.from_numpy(block_starts(layout, active, s)).to(device)[:, None]
-        drawn = torch.from_numpy(first_step[active] + s).to(device)
-        step = Step(words[begin + around], reach[begin + middle], draws[drawn])
+    for places, groups in _steps(layout, first_group):
+        begin = torch.from_numpy(places).to(device)[:, None]
+        step = Step(words[begin + around], reach[begin + middle], draws[torch.from_numpy(groups).to(device)])
         train_step(tables[TABLES[0]], tables[TABLES[1]], step, settings.objective, lr=settings.lr)
         for table in tables.values():
             table[0] = 0.0  # a row of NaN must not reach another client through the padding
 
 
-def block_starts(layout: Layout, active: IntArray, step: int) -> IntArray:
-    """First position of every block of a step, as many a client as the longest has; missing ones are empty blocks."""
-    count, begin = layout.blocks[active, step, None], layout.starts[active, step, None]
-    number = np.arange(int(count.max()))
-    return np.where(number < count, begin + number * layout.block, layout.empty).reshape(-1)
+def _steps(layout: Layout, first_group: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+    """First position of every block of a step, and the number of every group of negatives.
+
+    Every client of the step gets as many blocks as the longest has, in full groups; what it lacks are empty blocks.
+    """
+    groups = -(-layout.blocks // NOISE_BLOCKS)
+    first = first_group[:, None] + np.cumsum(groups, axis=1) - groups
+    for s in range(layout.starts.shape[1]):
+        active = np.flatnonzero(layout.blocks[:, s])
+        count = layout.blocks[active, s, None]
+        most = int(count.max())
+        wide = int(groups[active, s].max())
+        number = np.arange(most if wide == 1 else wide * NOISE_BLOCKS)
+        places = np.where(number < count, layout.starts[active, s, None] + number * layout.block, layout.empty)
+        within = np.minimum(np.arange(wide), groups[active, s, None] - 1)
+        yield places.reshape(-1), (first[active, s, None] + within).reshape(-1)
 
 
 def _changed(keys: IntArray, delta: FloatArray, owners: IntArray, rows: int) -> tuple[IntArray, IntArray, FloatArray]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from common.table import FloatArray, IntArray
 
-STEP_TOKENS = 512  # tokens a step at most: the longer a step, the staler the rows it reads
+STEP_TOKENS = 512  # tokens a step at most, a multiple of every group: the longer, the staler the rows it reads
+NOISE_BLOCKS = 4  # blocks that share their negatives
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,6 @@ def lay_out(tokens: Tokens, *, clients: int, block: int, window: int, padding_ro
     counts = np.zeros_like(starts)
     index = np.arange(len(owner)) - first[owner]
     starts[owner, index], counts[owner, index] = position, blocks
-    size = empty + block + window
     words = np.full(empty + block + window, padding_row)
     codes = np.zeros_like(words)
     words[target], codes[target] = tokens.words, reach
@@ -92,7 +92,7 @@ def window_ends(sentence: IntArray, radius: IntArray) -> tuple[IntArray, IntArra
 
 
 def reach_codes(low: IntArray, high: IntArray, window: int) -> IntArray:
-    """One number for "paired with distances ``low <= d <= high``, ``d != 0``"; rows of ``band_table`` have its order."""
+    """One number for "paired with distances ``low <= d <= high``, ``d != 0``": the row of ``band_table``."""
     return -low * (window + 1) + high
 
 
@@ -103,9 +103,9 @@ def band_table(window: int) -> FloatArray:
     return ((distance >= -low) & (distance <= high) & (distance != 0)).astype(np.float32)
 
 
-def most_steps(batch_tokens: IntArray) -> int:
-    """Steps that batches of so many tokens take at most."""
-    return int((-(-batch_tokens // STEP_TOKENS)).sum())
+def noise_groups(batch_tokens: IntArray, block: int) -> int:
+    """Groups of blocks, each with its own negatives, in batches of so many tokens."""
+    return int((-(-batch_tokens // (NOISE_BLOCKS * block))).sum())
 
 
 def _step_starts(batch: IntArray) -> IntArray:

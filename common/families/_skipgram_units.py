@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
-from common.families._skipgram import Objective, keep_probabilities, negative_rows
+from common.families._skipgram import Objective, keep_probabilities, negative_cdf
 from common.families._skipgram_layout import window_ends
 from common.table import FloatArray, IntArray, RowDomain
 from common.units import Units
@@ -62,7 +62,8 @@ def unit_batch(
     place = (examples.unit, np.arange(len(examples.unit)) - (np.cumsum(size) - size)[examples.unit])
     shape = (units.count, max(int(size.max(initial=0)), 1))
     width = examples.inputs.shape[1]
-    drawn = negative_rows(domain, rng.random(units.count * settings.shared_negatives)).reshape(units.count, -1)
+    uniforms = rng.random((units.count, settings.shared_negatives))  # independent between units, unlike strata
+    drawn = np.searchsorted(negative_cdf(domain)[:-1], uniforms, side="right")
     arrays: dict[str, np.ndarray] = {
         "rows.centre.weight": np.zeros((*shape, width), np.int64),
         "mix": np.zeros((*shape, width), np.float32),
