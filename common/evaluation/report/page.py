@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from common.evaluation.report import plots
+from common.evaluation.report import plots, template
 from common.evaluation.report.summary import NEIGHBORS, map_facts, neighbor_lists
 from common.evaluation.score import Score
 from common.table import EmbeddingTable
@@ -84,8 +84,7 @@ def _template() -> Template:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(num=number, figure=figure, risk=risk, sentence=sentence, drawing=Markup)
-    source = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source)
+    return environment.from_string(template.PAGE)
 
 
 def number(value: Any) -> str:

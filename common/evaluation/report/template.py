@@ -1,3 +1,7 @@
+"""The report's Jinja2 template. A Python module, because Flower's app bundles carry no other kind of text file."""
+
+# ruff: noqa: E501
+PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -172,3 +176,4 @@ pre { font: .78rem/1.45 "JetBrains Mono", Menlo, Consolas, "Liberation Mono", mo
 </main>
 </body>
 </html>
+"""
