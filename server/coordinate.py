@@ -78,4 +78,9 @@ def evaluate(tables: Mapping[str, EmbeddingTable], scenario: Scenario, benchmark
 
 
 def _notes(outcome: Outcome) -> dict[str, Any]:
-    return {"enrolled_clients": outcome.clients, "resumed_from_round": outcome.resumed_from_round}
+    statement = f"{outcome.clients} clients; what their data are is known to them alone"
+    return {
+        "clients": statement,
+        "enrolled_clients": outcome.clients,
+        "resumed_from_round": outcome.resumed_from_round,
+    }

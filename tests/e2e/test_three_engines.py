@@ -1,0 +1,78 @@
+"""One small scenario through all three engines: in process, Flower on Ray, and a real SuperLink with three SuperNodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.ledger import Ledger
+from common.config import Scenario, build_scenario
+from common.release import load_release
+from server.progress import LogReporter
+from simulations import corpora
+from simulations.federation import run_simulation
+from tests.e2e.deployment import deployment, run_config_for, run_to_end, site_files
+
+SITES = ("north", "south", "west")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three text files, one a site, and a public vocabulary beside them."""
+    folder = tmp_path_factory.mktemp("data")
+    texts = [record.value for record in corpora.load("planted")]
+    (folder / "texts").mkdir()
+    for k, name in enumerate(SITES):
+        (folder / "texts" / f"{name}.txt").write_text("\n".join(texts[k::20]) + "\n")
+    words = corpora.vocabulary("planted")
+    (folder / "words.tsv").write_text("".join(f"{w}\t{n}\n" for w, n in words.items()))
+    return folder
+
+
+def scenario(data: Path) -> Scenario:
+    """Local training with every kind of randomness in it, in seeded test mode so that engines can be compared."""
+    return build_scenario(
+        {
+            "task": {"family": "word2vec", "dimensions": 8, "shared_negatives": 16},
+            "data": {"reader": "text", "path": str(data / "texts"), "unit": "client"},
+            "vocabulary": {"path": str(data / "words.tsv")},
+            "privacy": {"mode": "local", "noise_multiplier": 0.01, "l2_clip_norm": 1.0, "test_mode": True},
+            "federation": {"rounds": 2, "min_nodes": 1},
+            "training": {"local_steps": 4, "batch_size": 8},
+            "server": {"optimizer": "adagrad", "lr": 0.1},
+        }
+    )
+
+
+def vectors(out: Path) -> np.ndarray:
+    return load_release(out / "release").tables["words"].vectors
+
+
+@pytest.fixture(scope="module")
+def in_process(data: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    out = tmp_path_factory.mktemp("in-process")
+    run_simulation(scenario(data), out=out, engine="local", reporter=LogReporter())
+    return vectors(out)
+
+
+def test_ray_gives_the_same_table(data: Path, in_process: np.ndarray, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the Ray engine needs the extra [ray]")
+    run_simulation(scenario(data), out=tmp_path, engine="ray", reporter=LogReporter())
+    np.testing.assert_allclose(vectors(tmp_path), in_process, rtol=1e-4, atol=1e-6)
+
+
+def test_deployment_gives_the_same_table(data: Path, in_process: np.ndarray, tmp_path: Path) -> None:
+    sites = [site_files(tmp_path, name, data / "texts" / f"{name}.txt") for name in SITES]
+    which = scenario(data)
+    which = which.model_copy(update={"federation": which.federation.model_copy(update={"min_nodes": 3})})
+    out = tmp_path / "coordinator"
+    with deployment(tmp_path / "flower", sites, run_config_for(which, out)) as (app, environment):
+        run_to_end(app, environment)
+    np.testing.assert_allclose(vectors(out), in_process, rtol=1e-4, atol=1e-6)
+    assert load_release(out / "release").certificate["void"]
+    for site in sites:
+        with Ledger.open(site / "state" / "ledger.sqlite", create=False) as ledger:
+            ledger.verify()
+            assert [charges for _, charges in ledger.accounts()] == [2]
