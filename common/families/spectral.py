@@ -13,7 +13,7 @@ Gauss" (2014) for Gaussian noise on a sum of outer products. docs/spectral.md de
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from pydantic import Field
 
 from common.errors import ConfigError
 from common.families import FamilyOptions
+from common.families._public_start import public_start
 from common.families._text import token_rows
 from common.table import EmbeddingTable, FloatArray, IntArray, RowDomain
 from common.units import Interaction, Record, Units
@@ -37,6 +38,7 @@ class SpectralOptions(FamilyOptions):
     context_rarity: float = Field(0.25, ge=0, le=1, description="b: that row speaks for the unit with p^-b")
     max_repeats: int = Field(2, ge=1, description="more occurrences of a row in one unit count as this many")
     drop_first: bool = Field(True, description="leave out the leading direction (overall frequency); text: yes")
+    start: Literal["random", "python-stdlib"] = Field("random", description="first subspace; or from public text")
     singular_power: float = Field(0.5, ge=0, le=1, description="columns of the result weigh singular value ^ this")
 
 
@@ -63,14 +65,15 @@ class Spectral:
     def initial(
         self, options: SpectralOptions, specs: Sequence[ParameterSpec], domain: RowDomain | None, seed: int
     ) -> Parameters:
-        """A random subspace: the orthonormal factor of a seeded Gaussian matrix."""
+        """A random subspace (the orthonormal factor of a seeded Gaussian matrix), or one from public text."""
+        if options.start == "python-stdlib":
+            return {TABLE: _padded(public_start(_required(domain), options.dimension), options.dimension)}
         gaussian = np.random.default_rng(seed).standard_normal(specs[0].shape)
         return {TABLE: _padded(np.linalg.qr(gaussian)[0], options.dimension)}
 
     def encode(self, records: Iterable[Record], domain: RowDomain | None, options: SpectralOptions) -> Units:
         """Columns ``rows`` (int64, increasing inside a unit), ``weight`` and ``context`` (float32, positive)."""
-        if domain is None:
-            raise ConfigError("the spectral family needs a vocabulary: set [vocabulary]")
+        domain = _required(domain)
         found: dict[str, list[IntArray]] = {}
         for record in records:
             found.setdefault(record.unit, []).append(_rows_of(record.value, domain))
@@ -124,9 +127,13 @@ class Spectral:
         self, parameters: Parameters, domain: RowDomain | None, options: SpectralOptions
     ) -> dict[str, EmbeddingTable]:
         """The table with the domain's keys."""
-        if domain is None:
-            raise ConfigError("the spectral family needs a vocabulary: set [vocabulary]")
-        return {TABLE: EmbeddingTable(domain.keys, parameters[TABLE])}
+        return {TABLE: EmbeddingTable(_required(domain).keys, parameters[TABLE])}
+
+
+def _required(domain: RowDomain | None) -> RowDomain:
+    if domain is None:
+        raise ConfigError("the spectral family needs a vocabulary: set [vocabulary]")
+    return domain
 
 
 def _rows_of(value: Any, domain: RowDomain) -> IntArray:
