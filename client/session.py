@@ -164,15 +164,15 @@ class Session:
         round_number, attempt = payload.integer("round"), payload.integer("attempt")
         chosen = payload.array("clients", np.int64, 1)
         store = self._clients()
-        if not 1 <= round_number <= self.work.plan.rounds:
-            raise WireError(f"the run has rounds 1 to {self.work.plan.rounds}, not {round_number}")
+        if not 1 <= round_number <= self._work().plan.rounds:
+            raise WireError(f"the run has rounds 1 to {self._work().plan.rounds}, not {round_number}")
         if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(store) or len(set(chosen.tolist())) < len(chosen)):
             raise WireError("the round names clients that this node does not host, or one twice")
         base_version = payload.integer("base_version")
         if base_version >= 0 and base_version != self.version:
             return _reply(self.run, status="need_full", round=round_number)
         base = self.parameters if base_version >= 0 else None
-        parameters = wire.decode_parameters(payload, self.work.specs, base)
+        parameters = wire.decode_parameters(payload, self._work().specs, base)
         if self.keeps_table:
             self.parameters, self.version = parameters, payload.integer("version")
         return self._computed(parameters, chosen, round_number, attempt)

@@ -44,7 +44,7 @@ def save_store(store: ClientStore, path: Path) -> None:
         StorageError: the disk is full or not writable.
     """
     names = np.frombuffer(json.dumps(store.names).encode(), dtype=np.uint8)
-    arrays = {f"column/{n}": c for n, c in store.units.columns.items()}
+    arrays: dict[str, Any] = {f"column/{n}": c for n, c in store.units.columns.items()}
     with atomic_files(path) as (partial,), partial.open("wb") as file:
         np.savez(file, names=names, clients=store.offsets, units=store.units.offsets, **arrays)
 

@@ -75,7 +75,8 @@ def unpack(record: Any) -> Payload:
 def array_bytes(payload: Payload) -> bytes:
     """The arrays of a payload as the bytes of an ``.npz`` without pickled objects."""
     buffer = io.BytesIO()
-    np.savez(buffer, **payload.arrays)
+    arrays: dict[str, Any] = dict(payload.arrays)
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 

@@ -21,12 +21,7 @@ RELEASE_FOLDER = "release"
 
 
 def coordinate(
-    exchange: Exchange,
-    scenario: Scenario,
-    out: Path,
-    *,
-    reporter: Reporter,
-    benchmarks: Mapping[str, Path] | None = None,
+    exchange: Exchange, scenario: Scenario, out: Path, *, reporter: Reporter, benchmarks: Mapping[str, Path]
 ) -> Outcome:
     """Train, evaluate and write ``out/release``; an interrupted run in ``out`` is resumed.
 

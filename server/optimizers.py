@@ -76,11 +76,15 @@ def _direction(  # the state is indexed by name and rows: six values that belong
         second = state.setdefault(f"second/{name}", np.zeros(shape, np.float32))
         first += np.float32(1 - BETA1) * (mean - first)
         second += np.float32(1 - BETA2) * (np.square(mean) - second)
-        return first / (np.sqrt(second) + np.float32(TAU))
+        return _over_root(first, second)
     if config.optimizer == "rowwise_adagrad" and len(shape) == 2:
         squares = state.setdefault(f"row_squares/{name}", np.zeros((shape[0], 1), np.float32))
         squares[rows] += np.square(mean).mean(axis=1, keepdims=True)
-        return mean / (np.sqrt(squares[rows]) + np.float32(TAU))
+        return _over_root(mean, squares[rows])
     squares = state.setdefault(f"squares/{name}", np.zeros(shape, np.float32))
     squares[rows] += np.square(mean)
-    return mean / (np.sqrt(squares[rows]) + np.float32(TAU))
+    return _over_root(mean, squares[rows])
+
+
+def _over_root(numerator: FloatArray, squares: FloatArray) -> FloatArray:
+    return np.divide(numerator, np.sqrt(squares) + np.float32(TAU), dtype=np.float32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -111,7 +111,7 @@ class InProcessGrid(Grid):
         if not self._byte_exact or not message.has_content():
             return message
         contents = {i: o.deflate() for i, o in get_all_nested_objects(message.content).items()}
-        message.content = inflate_object_from_contents(message.content.object_id, contents)
+        message.content = cast(RecordDict, inflate_object_from_contents(message.content.object_id, contents))
         return message
 
 

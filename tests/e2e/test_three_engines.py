@@ -1,4 +1,4 @@
-"""One small scenario through all three engines: in process, Flower on Ray, and a real SuperLink with three SuperNodes."""
+"""One small scenario through all three engines: in process, on Ray, and on a SuperLink with three SuperNodes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,6 @@ def in_process(data: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarr
 
 
 def test_ray_gives_the_same_table(data: Path, in_process: np.ndarray, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="the Ray engine needs the extra [ray]")
     run_simulation(scenario(data), out=tmp_path, engine="ray", reporter=LogReporter())
     np.testing.assert_allclose(vectors(tmp_path), in_process, rtol=1e-4, atol=1e-6)
 
