@@ -43,7 +43,7 @@ def _counts_expected_rounds(plan: PrivacyPlan, observer: str, rounds: int) -> dp
 def _central_limit_epsilon(event: dp.DpEvent, delta: float) -> float:
     from opacus.accountants import GaussianAccountant
 
-    (((rate, sigma), count),) = grouped(event) or ((0.0, 0.0), 0)
+    (rate, sigma), count = (grouped(event) or ())[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Opacus itself warns that this accountant may under-estimate
         accountant = GaussianAccountant()

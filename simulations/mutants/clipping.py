@@ -6,6 +6,7 @@ import numpy as np
 
 from common.privacy.clipping import ClippedBatch, clip
 from common.privacy.private_sum import PrivateSum
+from common.table import FloatArray
 from common.update import RowBatch, UpdateBatch, scaled, squared_norms
 from simulations.mutants import Mutant, Subject
 
@@ -19,7 +20,8 @@ def _no_clip(batch: UpdateBatch, bound: float) -> ClippedBatch:
 
 
 def _per_table(batch: UpdateBatch, bound: float) -> ClippedBatch:
-    rows, dense = {}, {}
+    rows: dict[str, RowBatch] = {}
+    dense: dict[str, FloatArray] = {}
     for name, table in batch.rows.items():
         rows |= clip(UpdateBatch(batch.count, {name: table}, {}), bound).batch.rows
     for name, array in batch.dense.items():

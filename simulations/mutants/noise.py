@@ -11,7 +11,7 @@ import numpy as np
 from common.privacy.plan import PrivacyPlan
 from common.privacy.private_sum import PrivateSum, Released, release
 from common.privacy.rng import NoiseSource
-from common.table import FloatArray
+from common.table import FloatArray, IntArray
 from simulations.mutants import Mutant, Subject
 
 
@@ -57,7 +57,7 @@ def _touched_rows_only(total: PrivateSum, plan: PrivacyPlan, source: NoiseSource
 def _one_draw_a_row(total: PrivateSum, plan: PrivacyPlan, source: NoiseSource) -> Released:
     plain = _plain(total, plan)
     noised = _noised(plain, plan, source)
-    rows = {
+    rows: dict[str, tuple[IntArray | None, FloatArray]] = {
         name: (None, _dense_rows(plain, noised, name) + source.normal((len(values), 1), plan.noise_stddev))
         for name, (_, values) in noised.rows.items()
     }
@@ -73,7 +73,7 @@ _ROWS = 64  # rows of every table in the checks: a plain sparse sum does not kno
 
 def _noised(plain: Released, plan: PrivacyPlan, source: NoiseSource) -> Released:
     """Correct noise on every coordinate of a plain sum."""
-    rows = {}
+    rows: dict[str, tuple[IntArray | None, FloatArray]] = {}
     for name, (ids, values) in plain.rows.items():
         table = source.normal((_ROWS, values.shape[1]), plan.noise_stddev)
         table[slice(None) if ids is None else ids] += values

@@ -107,9 +107,9 @@ def test_events_outside_the_closed_set_are_refused(event: dp.DpEvent) -> None:
 
 def test_two_gaussians_on_one_sample_are_one_event() -> None:
     """Accounting them as two sampled events, the known trap, reports too little."""
-    joint = (1 / 1.0**2 + 1 / 2.0**2) ** -0.5
-    apart = dp.ComposedDpEvent([sampled(0.01, 1.0, 100), sampled(0.01, 2.0, 100)])
-    assert epsilon(apart, 1e-5) < 0.99 * epsilon(sampled(0.01, joint, 100), 1e-5)
+    joint = (1 / 2.0**2 + 1 / 4.0**2) ** -0.5
+    apart = dp.ComposedDpEvent([sampled(0.05, 2.0, 10), sampled(0.05, 4.0, 10)])
+    assert epsilon(apart, 1e-5) < 0.99 * epsilon(sampled(0.05, joint, 10), 1e-5)
 
 
 def test_the_central_limit_accountant_is_not_offered() -> None:
@@ -117,12 +117,12 @@ def test_the_central_limit_accountant_is_not_offered() -> None:
 
 
 def test_epsilon_grows_with_rounds_and_falls_with_noise_and_delta() -> None:
-    costs = [epsilon(sampled(0.05, 4.0, t), 1e-6) for t in (1, 2, 5)]
-    assert costs == sorted(set(costs))
-    costs = [epsilon(sampled(0.05, s, 5), 1e-6) for s in (8.0, 6.0, 3.0)]
-    assert costs == sorted(set(costs))
-    costs = [epsilon(sampled(0.05, 4.0, 5), d) for d in (1e-4, 1e-6, 1e-8)]
-    assert costs == sorted(set(costs))
+    for low, high in (
+        (epsilon(sampled(0.1, 4.0, 2), 1e-6), epsilon(sampled(0.1, 4.0, 8), 1e-6)),
+        (epsilon(sampled(0.1, 6.0, 8), 1e-6), epsilon(sampled(0.1, 4.0, 8), 1e-6)),
+        (epsilon(sampled(0.1, 4.0, 8), 1e-4), epsilon(sampled(0.1, 4.0, 8), 1e-6)),
+    ):
+        assert 0 < low < 0.9 * high
 
 
 @pytest.mark.parametrize(

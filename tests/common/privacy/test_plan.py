@@ -171,7 +171,7 @@ def test_the_familys_own_bound_is_used_unless_another_is_given() -> None:
     [
         ("central", "client", {"sampling": "poisson", "rate": 0.2, "rounds": 5}),
         ("local", "client", {"rounds": 3}),
-        ("example", "sentence", {**EXAMPLE, "rounds": 2}),
+        ("example", "sentence", {"local_steps": 2, "unit_rate": 1.0, "rounds": 2}),
     ],
 )
 def test_noise_is_calibrated_to_the_target_for_the_whole_run(mode: str, unit: str, settings: dict[str, Any]) -> None:
