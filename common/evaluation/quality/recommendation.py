@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import EvaluationError
+from common.evaluation.quality._intervals import wilson_interval
 from common.evaluation.score import Score
 from common.foldin import fold_in
 from common.table import EmbeddingTable, FloatArray, IntArray
@@ -25,7 +26,6 @@ from common.table import EmbeddingTable, FloatArray, IntArray
 CUTOFF = 10
 _CHUNK_SCORES = 1 << 22
 _RESAMPLES = 1000
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -165,14 +165,6 @@ def hits(rank: NDArray[np.float64]) -> NDArray[np.float64]:
 def gains(rank: NDArray[np.float64]) -> NDArray[np.float64]:
     """NDCG with one relevant item: ``1 / log2(rank + 2)`` among the first ``CUTOFF``, else 0."""
     return np.where(rank < CUTOFF, 1.0 / np.log2(rank + 2.0), 0.0)
-
-
-def wilson_interval(successes: float, n: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a proportion (Wilson 1927)."""
-    p, z2 = successes / n, _Z95**2 / n
-    centre = (p + z2 / 2) / (1 + z2)
-    half = _Z95 * np.sqrt(p * (1 - p) / n + z2 / (4 * n)) / (1 + z2)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 def bootstrap_interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
