@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,19 @@ from server.progress import LogReporter
 from simulations import corpora
 from simulations.federation import run_simulation
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 @pytest.fixture(scope="module", autouse=True)
 def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The planted corpus' own words, as a public file."""
-    path = tmp_path_factory.mktemp("vocabulary") / "words.tsv"
+    """The planted corpus' own words, as a public file; beside it the texts of four clients."""
+    folder = tmp_path_factory.mktemp("data")
+    path = folder / "words.tsv"
     path.write_text("".join(f"{w}\t{n}\n" for w, n in corpora.vocabulary("planted").items()))
+    texts = [record.value for record in islice(corpora.load("planted"), 120)]
+    (folder / "texts").mkdir()
+    for k in range(4):
+        (folder / "texts" / f"client{k}.txt").write_text("\n".join(texts[k::4]))
     return path
 
 
@@ -35,7 +41,7 @@ def scenario(vocabulary: Path, **privacy: object) -> Scenario:
     return build_scenario(
         {
             "task": {"family": "spectral", "dimension": 4},
-            "data": {"reader": "corpus", "path": "planted", "unit": "record"},
+            "data": {"reader": "text", "path": str(vocabulary.parent / "texts"), "unit": "record"},
             "vocabulary": {"path": str(vocabulary)},
             "privacy": {"mode": "central", "noise_multiplier": 0.5, "delta": 1e-5, "test_mode": True, **privacy},
             "federation": {"rounds": ROUNDS, "dropout": 0.2},
