@@ -141,11 +141,11 @@ def _count_gaussian(event: Any, rate: float, times: int, counts: Counter[tuple[f
 
 
 def _fine_epsilon(groups: Groups, delta: float) -> float:
-    """What is reported: on a grid of 1e-5 below epsilon 0.3, of 1e-4 below 20, and coarser above."""
+    """What is reported: on a grid of 1e-5 below epsilon 0.05, of 1e-4 below 20, and coarser above."""
     middle = _middle_epsilon(groups, delta)
     if not 0 < middle <= 20:
         return middle
-    return _pld_epsilon(groups, delta, 1e-4 if middle > 0.3 else 1e-5)
+    return _pld_epsilon(groups, delta, 1e-4 if middle > 0.05 else 1e-5)
 
 
 def _middle_epsilon(groups: Groups, delta: float) -> float:
