@@ -21,9 +21,10 @@ from common.families._skipgram_layout import band_table
 from common.table import IntArray, RowDomain
 
 NEGATIVE_POWER = 0.75  # exponent of the noise distribution, Mikolov et al. 2013, section 2.2
-# Longest move of a row by one entry of a step. A shared negative collects hundreds of pairs; their sum, taken at one
-# stale row, overshoots where one pair after another would have saturated, and the rows can grow without bound.
-MAX_ROW_STEP = 0.5
+# A step sums the moves of all its pairs at one stale point, where one pair after another would have saturated: a row
+# that many pairs read (a frequent word, any word of a small vocabulary) overshoots, and its scores grow without bound.
+# Gradient descent is stable while the learning rate times the curvature stays below 2; rows beyond are slowed to it.
+MOST_CURVATURE = 2.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,18 @@ class Rows:
     negative: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Moves:
+    """``-lr`` times the gradient at every place that a step reads, and ``lr`` times a bound on the curvature there.
+
+    The second derivative of a pair's loss along a row is ``s * (1 - s) * |other row|^2``; the gradient's own factor,
+    ``s`` or ``1 - s``, bounds ``s * (1 - s)``. ``curvature`` has the shapes of ``rows`` without their last axis.
+    """
+
+    rows: Rows
+    curvature: Rows
+
+
 def negative_cdf(domain: RowDomain) -> NDArray[np.float64]:
     """Cumulative noise distribution ``p ** 0.75`` over the rows, shape (V,), from public frequencies; made once."""
     return _once(domain, "_negative_cdf", lambda: _cumulative(domain.probabilities**NEGATIVE_POWER))
@@ -75,10 +88,7 @@ def keep_probabilities(domain: RowDomain, threshold: float) -> NDArray[np.float6
 
     ``f`` is the public frequency: a local count would couple the privacy units of a client. A threshold of 0 keeps all.
     """
-    if threshold == 0:
-        return _once(domain, "_keep_all", lambda: np.ones(len(domain)))
-    ratio = threshold / domain.probabilities
-    return _once(domain, f"_keep_{threshold!r}", lambda: np.minimum(1.0, np.sqrt(ratio) + ratio))
+    return _once(domain, f"_keep_{threshold!r}", lambda: _keep(domain.probabilities, threshold))
 
 
 def draw_negatives(domain: RowDomain, count: int, rng: np.random.Generator) -> IntArray:
@@ -97,6 +107,13 @@ def _cumulative(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return total
 
 
+def _keep(frequencies: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:
+    if threshold == 0:
+        return np.ones(len(frequencies))
+    ratio = threshold / frequencies
+    return np.minimum(1.0, np.sqrt(ratio) + ratio)
+
+
 def _once(domain: RowDomain, name: str, make: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
     """Keep a derived array on the frozen domain itself, as ``cached_property`` does: it lives as long as its owner."""
     kept: dict[str, NDArray[np.float64]] = domain.__dict__
@@ -106,17 +123,23 @@ def _once(domain: RowDomain, name: str, make: Callable[[], NDArray[np.float64]])
 
 
 def train_step(centre: torch.Tensor, context: torch.Tensor, step: Step, objective: Objective, *, lr: float) -> None:
-    """One step of SGD on the summed loss, in place on tables of shape (rows, D)."""
+    """One step of SGD on the summed loss, in place on tables of shape (rows, D); steep rows take shorter moves."""
     block, window = step.reach.shape[1], objective.window
-    middle_ids = step.strips[:, window : window + block]
+    middle, strip = step.strips[:, window : window + block].contiguous(), step.strips.contiguous()
     # In skip-gram the centre row of a word predicts its contexts; in CBOW the contexts' centre rows predict the word.
     inner, outer, moves = (centre, context, sgns_moves) if objective.model == "sgns" else (context, centre, cbow_moves)
-    read = Rows(_rows(inner, middle_ids), _rows(outer, step.strips), _rows(context, step.negatives))
-    mask = band(step.reach, window)
-    move = moves(read, mask, objective.negatives, lr)
-    _add(inner, middle_ids, move.middle)
-    _add(outer, step.strips, move.strip)
-    _add(context, step.negatives, _shortened(move.negative))
+    read = Rows(_rows(inner, middle), _rows(outer, strip), _rows(context, step.negatives))
+    move = moves(read, band(step.reach, window), objective.negatives, lr)
+    rows, curvature = move.rows, move.curvature
+    entries = {"middle": (inner, middle), "strip": (outer, strip), "negative": (context, step.negatives)}
+    total = {id(table): table.new_zeros(len(table)) for table in (centre, context)}
+    for place, (table, ids) in entries.items():
+        total[id(table)].index_add_(0, ids.view(-1), getattr(curvature, place).reshape(-1))
+    for slowed in total.values():
+        slowed.clamp_(min=MOST_CURVATURE).reciprocal_().mul_(MOST_CURVATURE)
+    for place, (table, ids) in entries.items():
+        moved = getattr(rows, place).view(-1, table.shape[1])
+        table.index_add_(0, ids.view(-1), moved.mul_(total[id(table)].index_select(0, ids.view(-1))[:, None]))
 
 
 def band(reach: torch.Tensor, window: int) -> torch.Tensor:
@@ -135,10 +158,10 @@ def _bands(window: int, device: str) -> torch.Tensor:
     return torch.from_numpy(band_table(window)).to(device)
 
 
-def sgns_moves(read: Rows, mask: torch.Tensor, negatives: int, lr: float) -> Rows:
-    """``-lr`` times the gradient of skip-gram with ``negatives`` a pair (Mikolov et al. 2013, equation 4).
+def sgns_moves(read: Rows, mask: torch.Tensor, negatives: int, lr: float) -> Moves:
+    """Moves of skip-gram with ``negatives`` a pair (Mikolov et al. 2013, equation 4), summed over pairs.
 
-    ``mask`` (n_blocks, block, block + 2 * window) is 1 for a pair; the loss sums over pairs.
+    ``mask`` (n_blocks, block, block + 2 * window) is 1 for a pair.
     """
     middle, strip, negative = read.middle, read.strip, read.negative
     groups, draws = negative.shape[:2]
@@ -146,15 +169,19 @@ def sgns_moves(read: Rows, mask: torch.Tensor, negatives: int, lr: float) -> Row
     weight = (mask.sum(2) * (-lr * negatives / draws)).view(groups, -1, 1)
     noise = torch.bmm(joined, negative.transpose(1, 2)).sigmoid_().mul_(weight)
     positive = _minus_product(middle, strip).sigmoid_().mul_(mask.mul_(lr))
-    return Rows(
+    rows = Rows(
         middle=torch.bmm(positive, strip).add_(torch.bmm(noise, negative).view(middle.shape)),
         strip=torch.bmm(positive.transpose(1, 2), middle),
         negative=torch.bmm(noise.transpose(1, 2), joined),
     )
+    length = _squares(middle)
+    back = torch.bmm(positive, _squares(strip)).sub_(torch.bmm(noise, _squares(negative)).view(length.shape))
+    above = torch.bmm(noise.transpose(1, 2), length.view(groups, -1, 1)).neg_()
+    return Moves(rows, Rows(back, torch.bmm(positive.transpose(1, 2), length), above))
 
 
-def cbow_moves(read: Rows, mask: torch.Tensor, negatives: int, lr: float) -> Rows:
-    """``-lr`` times the gradient of CBOW: the mean of the strip's rows in a window predicts the middle word.
+def cbow_moves(read: Rows, mask: torch.Tensor, negatives: int, lr: float) -> Moves:
+    """Moves of CBOW: the mean of the strip's rows in a window predicts the middle word.
 
     The mean's gradient is divided by the number of contexts, as the chain rule has it; word2vec's code leaves that out
     (Irsoy et al. 2021, arXiv 2012.15332).
@@ -170,7 +197,16 @@ def cbow_moves(read: Rows, mask: torch.Tensor, negatives: int, lr: float) -> Row
     noise = torch.bmm(joined, negative.transpose(1, 2)).sigmoid_().mul_(weight)
     positive = (hidden * middle).sum(2, keepdim=True).neg_().sigmoid_().mul_(present * lr)
     back = (positive * middle).add_(torch.bmm(noise, negative).view(hidden.shape))
-    return Rows(positive * hidden, torch.bmm(average.transpose(1, 2), back), torch.bmm(noise.transpose(1, 2), joined))
+    rows = Rows(positive * hidden, torch.bmm(average.transpose(1, 2), back), torch.bmm(noise.transpose(1, 2), joined))
+    length = _squares(hidden)
+    bend = (positive * _squares(middle)).sub_(torch.bmm(noise, _squares(negative)).view(length.shape))
+    above = torch.bmm(noise.transpose(1, 2), length.view(groups, -1, 1)).neg_()
+    return Moves(rows, Rows(positive * length, torch.bmm(average.square().transpose(1, 2), bend), above))
+
+
+def _squares(rows: torch.Tensor) -> torch.Tensor:
+    """Squared length of every row, the last axis kept with size 1."""
+    return torch.linalg.vector_norm(rows, dim=2, keepdim=True).square_()
 
 
 def _minus_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -181,14 +217,4 @@ def _minus_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def _rows(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    return table.index_select(0, ids.reshape(-1)).view(*ids.shape, table.shape[1])
-
-
-def _add(table: torch.Tensor, ids: torch.Tensor, moves: torch.Tensor) -> None:
-    table.index_add_(0, ids.reshape(-1), moves.view(-1, table.shape[1]))
-
-
-def _shortened(moves: torch.Tensor) -> torch.Tensor:
-    """Rows at most ``MAX_ROW_STEP`` long."""
-    length = torch.linalg.vector_norm(moves, dim=2, keepdim=True)
-    return moves.div_(length.mul_(1 / MAX_ROW_STEP).clamp_(min=1))
+    return table.index_select(0, ids.view(-1)).view(*ids.shape, table.shape[1])

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.table import FloatArray, IntArray
 
-STEP_TOKENS = 512  # tokens a step at most, a multiple of every group: the longer, the staler the rows it reads
+STEP_TOKENS = 1024  # tokens a step at most, a multiple of every group: the longer, the staler the rows it reads
 NOISE_BLOCKS = 4  # blocks that share their negatives
 
 
@@ -85,7 +85,7 @@ def window_ends(sentence: IntArray, radius: IntArray) -> tuple[IntArray, IntArra
     """Distances to the first and last context of each token: its radius, cut at the ends of its sentence."""
     n = len(sentence)
     start = _run_starts(sentence)
-    ends = np.append(start[1:], n)
+    ends = np.append(start, n)[1:]
     before = np.arange(n) - np.repeat(start, ends - start)
     after = np.repeat(ends, ends - start) - 1 - np.arange(n)
     return -np.minimum(radius, before), np.minimum(radius, after)

@@ -36,7 +36,9 @@ class Word2VecOptions(FamilyOptions):
     window: int = Field(5, ge=1, le=100, description="contexts a side at most; each centre draws its own radius")
     negatives: int = Field(5, ge=1, le=100, description="weight of the negatives, in words a pair")
     subsample: float = Field(1e-3, ge=0, le=1, description="threshold t on the public frequency; 0 keeps every word")
-    shared_negatives: int = Field(64, ge=1, le=4096, description="rows drawn a step (example mode: a unit)")
+    shared_negatives: int = Field(
+        32, ge=1, le=4096, description="rows drawn for 4 blocks of words (example mode: a unit)"
+    )
     max_tokens_per_unit: int = Field(1024, ge=2, description="example mode: later tokens of a unit are dropped")
     max_pairs: int = Field(512, ge=1, description="example mode: pairs of a unit at most, drawn at random")
 
@@ -98,7 +100,7 @@ class Word2Vec:
         training: LocalTraining,
         seeds: Sequence[int],
     ) -> UpdateBatch:
-        """A step is ``batch_size`` units; longer ones are split every 512 tokens (see ``_skipgram_layout``)."""
+        """A step is ``batch_size`` units; longer ones are split (``_skipgram_layout.STEP_TOKENS``)."""
         from common.families._skipgram_clients import Settings, train_clients
 
         settings = Settings(_objective(options), options.subsample, options.shared_negatives, training)
