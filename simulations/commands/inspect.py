@@ -70,7 +70,8 @@ def described(kind: Kind) -> dict[str, str]:
     from common.discovery import member_names
 
     package = _PACKAGES[kind.value]
-    return {name: _first_docstring_line(f"{package}.{name}") for name in member_names(package)}
+    found = {name: _first_docstring_line(f"{package}.{name}") for name in member_names(package)}
+    return {name.replace("_", "-"): text for name, text in found.items()} if kind is Kind.corpora else found
 
 
 def _first_docstring_line(module: str) -> str:
