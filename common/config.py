@@ -14,14 +14,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from common.discovery import nearest
 from common.errors import ConfigError, PrivacyConfigError, UsageError
 
+_PLAIN_WORDS = {  # where pydantic speaks of Python's types
+    "tuple_type": 'must be a list, like ["name"]',
+    "model_type": "must be a section of settings, not a value",
+}
+
 Mode = Literal["none", "central", "local", "example"]
 MODES: tuple[str, ...] = get_args(Mode)
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused."""
+    """Base of every section: frozen; unknown keys, NaN and infinity refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TaskConfig(BaseModel):
@@ -56,7 +61,9 @@ class DataConfig(Section):
     max_records: int = Field(100_000_000, gt=0)
     max_array_bytes: int = Field(4_294_967_296, gt=0, description="largest array in a .npz file, uncompressed")
     max_pixels: int = Field(16_777_216, gt=0, description="largest image: height times width")
-    holdout: Literal["none", "last"] = Field("none", description="keep each user's last interaction for evaluation")
+    holdout: Literal["none", "last", "clients"] = Field(
+        "none", description="kept for evaluation: each user's last interaction, or one client in six"
+    )
 
 
 class VocabularyConfig(Section):
@@ -66,11 +73,13 @@ class VocabularyConfig(Section):
     path: str = Field("python-stdlib", description="file of `key<TAB>count` lines, or the name of a shipped corpus")
     max_rows: int = Field(10_000, gt=0)
     min_count: float = Field(1, ge=0)
-    buckets: int = Field(65_536, gt=0, description="rows of a hashed domain")
+    buckets: int = Field(65_536, gt=0, le=16_777_216, description="rows of a hashed domain")
 
 
 class PrivacyConfig(Section):
     """``[privacy]``: give epsilon (and delta), or noise_multiplier; never both."""
+
+    model_config = ConfigDict(allow_inf_nan=True)  # refused below, as settings without a claim
 
     mode: Mode = "central"
     epsilon: float | None = None
@@ -83,10 +92,16 @@ class PrivacyConfig(Section):
     def _consistent(self) -> PrivacyConfig:
         if self.mode == "none":
             if self.epsilon is not None or self.noise_multiplier is not None:
-                raise PrivacyConfigError("mode 'none' adds no noise, so epsilon and noise_multiplier must be absent")
+                raise PrivacyConfigError(
+                    "mode 'none' adds no noise, so epsilon and noise_multiplier must be absent",
+                    remedy="Take them out of [privacy]; on the command line: --set privacy.epsilon=",
+                )
             return self
         if (self.epsilon is None) == (self.noise_multiplier is None):
-            raise PrivacyConfigError("give exactly one of privacy.epsilon and privacy.noise_multiplier")
+            raise PrivacyConfigError(
+                "give exactly one of privacy.epsilon and privacy.noise_multiplier",
+                remedy="Keep one of them; on the command line an empty value takes one out: --set privacy.epsilon=",
+            )
         for name in ("epsilon", "noise_multiplier", "l2_clip_norm"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -179,8 +194,12 @@ def read_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no scenario file {path}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read scenario {path}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"scenario {path} is not UTF-8 text (byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"scenario {path} is not TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read scenario {path}: {error.strerror}") from None
     return build_scenario(_resolved(apply_overrides(raw, overrides), path.parent))
 
 
@@ -189,11 +208,22 @@ def _resolved(raw: dict[str, Any], base: Path) -> dict[str, Any]:
         value = raw.get(section, {}).get("path") if isinstance(raw.get(section), dict) else None
         if isinstance(value, str) and value and (base / value).exists():
             raw[section]["path"] = str((base / value).resolve())
+    evaluation = raw.get("evaluation")
+    tasks = evaluation.get("tasks") if isinstance(evaluation, dict) else None
+    if isinstance(tasks, list):
+        evaluation["tasks"] = [_resolved_task(task, base) for task in tasks]
     return raw
+
+
+def _resolved_task(task: Any, base: Path) -> Any:
+    name, _, file = task.partition(":") if isinstance(task, str) else ("", "", "")
+    return f"{name}:{(base / file).resolve()}" if file and (base / file).exists() else task
 
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return ``raw`` with ``section.key=value`` strings applied; values are TOML, bare words are strings.
+
+    An empty value takes the key out: its default holds again.
 
     Raises:
         UsageError: an override without a key or an equals sign.
@@ -209,13 +239,14 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
             target = target.setdefault(part, {})
             if not isinstance(target, dict):
                 raise ConfigError(f"{dotted!r}: {part!r} is not a section")
-        target[key] = _toml_value(text.strip())
+        if text.strip():
+            target[key] = _toml_value(text.strip())
+        else:
+            target.pop(key, None)
     return merged
 
 
 def _toml_value(text: str) -> Any:
-    if text == "":
-        return ""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -244,7 +275,7 @@ def _explained(error: Any) -> str:
     dotted = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"unknown key {dotted!r}{nearest(dotted.split('.')[-1], _known_keys(error['loc'][:-1]))}"
-    return f"{dotted}: {error['msg']}"
+    return f"{dotted}: {_PLAIN_WORDS.get(error['type'], error['msg'])}"
 
 
 def _known_keys(section: Sequence[Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +14,27 @@ from common.errors import ConfigError
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+
+HASHED = "hashed"
+
+
+class HashedRows(Mapping[str, int]):
+    """Row number of every possible key by hashing: SHA-256 of the key, modulo the number of rows.
+
+    It contains every string; iterating gives the names of the buckets.
+    """
+
+    def __init__(self, buckets: tuple[str, ...]) -> None:
+        self._buckets = buckets
+
+    def __getitem__(self, key: str) -> int:
+        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % len(self._buckets)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._buckets)
+
+    def __len__(self) -> int:
+        return len(self._buckets)
 
 
 @dataclass(frozen=True)
@@ -45,7 +66,9 @@ class RowDomain:
 
     @cached_property
     def row_of(self) -> Mapping[str, int]:
-        """Row number of each key."""
+        """Row number of each key; in a hashed domain, of every string."""
+        if self.source == HASHED:
+            return HashedRows(self.keys)
         return {key: row for row, key in enumerate(self.keys)}
 
     @cached_property

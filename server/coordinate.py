@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +50,31 @@ def release_contents(work: Work, outcome: Outcome, benchmarks: Mapping[str, Path
         model={} if tables else outcome.state.parameters,
         model_config={"family": work.family.name, "options": work.options.model_dump(mode="json")},
         certificate=work.plan.claim(outcome.releases),
-        evaluation=evaluate(tables, work.scenario, benchmarks),
+        evaluation=evaluate(work, tables, benchmarks),
         rounds=outcome.state.history,
         scenario=work.scenario.model_dump(mode="json"),
-        notes=_notes(outcome),
+        notes=_notes(outcome, benchmarks),
     )
 
 
-def evaluate(tables: Mapping[str, EmbeddingTable], scenario: Scenario, benchmarks: Mapping[str, Path]) -> list[Score]:
-    """Scores of the main table on every task of the scenario.
+def evaluate(work: Work, tables: Mapping[str, EmbeddingTable], benchmarks: Mapping[str, Path]) -> list[Score]:
+    """Scores of the main table on every task of the scenario, each beside the better of two baselines.
+
+    One is the task's own; the other is the table before any client was asked (random, or from public text), because
+    what that reaches has not been learned from anybody.
 
     Raises:
         ConfigError: unknown task. EvaluationError: a benchmark that shares nothing with the table.
     """
-    if not tables:
+    if not tables or not work.scenario.evaluation.tasks:
         return []
+    start = work.family.initial(work.options, work.specs, work.domain, work.scenario.seed)
+    before = work.family.export(start, work.domain, work.options)
+    scores = _scores(work.scenario, tables, benchmarks)
+    return [_beside(s, b) for s, b in zip(scores, _scores(work.scenario, before, benchmarks), strict=True)]
+
+
+def _scores(scenario: Scenario, tables: Mapping[str, EmbeddingTable], benchmarks: Mapping[str, Path]) -> list[Score]:
     main = next(iter(tables.values()))
     scores: list[Score] = []
     for entry in scenario.evaluation.tasks:
@@ -72,10 +84,20 @@ def evaluate(tables: Mapping[str, EmbeddingTable], scenario: Scenario, benchmark
     return scores
 
 
-def _notes(outcome: Outcome) -> dict[str, Any]:
-    statement = f"{outcome.clients} clients; what their data are is known to them alone"
-    return {
-        "clients": statement,
+def _beside(score: Score, before: Score) -> Score:
+    """``score`` with the table before training as its baseline, where that is the harder one to beat."""
+    sign = 1.0 if score.higher_is_better else -1.0
+    if math.isfinite(score.baseline_value) and sign * before.value <= sign * score.baseline_value:
+        return score
+    return replace(score, baseline_name="the table before training", baseline_value=before.value)
+
+
+def _notes(outcome: Outcome, benchmarks: Mapping[str, Path]) -> dict[str, Any]:
+    notes: dict[str, Any] = {
+        "clients": f"{outcome.clients} clients; what their data are is known to them alone",
         "enrolled_clients": outcome.clients,
         "resumed_from_round": outcome.resumed_from_round,
     }
+    if benchmarks:
+        notes["evaluation_data"] = "held-out records; the claim covers training data and not the records measured on"
+    return notes

@@ -24,10 +24,11 @@ from common.work import Work, work_for
 from server.progress import Reporter
 from server.run import Outcome
 from server.vocabulary import row_domain
-from simulations.holdout import hold_out_last
+from simulations.holdout import hold_out_clients, hold_out_last
 from simulations.partition import partition
 
-LEDGER_FILE, HOLDOUT_FILE = "ledger.sqlite", "holdout.npz"
+LEDGER_FILE = "ledger.sqlite"
+HELD_OUT_ITEMS, HELD_OUT_TEXTS = "held-out-items.npz", "held-out-clients.txt"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def _run(scenario: Scenario, out: Path, engine: str, reporter: Reporter) -> int:
     store = prepared_clients(work, out, reporter)
     if work.plan.mode != "none":
         check_delta(work.plan.delta, store.units.count)
-    benchmarks = {"recommendation": str(out / HOLDOUT_FILE)} if (out / HOLDOUT_FILE).exists() else {}
+    held_out = {"recommendation": out / HELD_OUT_ITEMS, "cooccurrence": out / HELD_OUT_TEXTS}
+    benchmarks = {task: str(path) for task, path in held_out.items() if path.exists()}
     run_config = {
         "scenario": scenario.canonical_json(),
         "out": str(out.resolve()),
@@ -131,7 +133,9 @@ def prepared_clients(work: Work, out: Path, reporter: Reporter) -> ClientStore:
     reporter.preparing("reading records and making clients")
     clients = partition(records(work.scenario), work.scenario.data, work.scenario.seed)
     if work.scenario.data.holdout == "last":
-        clients = hold_out_last(clients, work.domain, out / HOLDOUT_FILE)
+        clients = hold_out_last(clients, work.domain, out / HELD_OUT_ITEMS)
+    elif work.scenario.data.holdout == "clients":
+        clients = hold_out_clients(clients, work.scenario.seed, out / HELD_OUT_TEXTS)
     store = encode_clients(clients.items(), work.family, work.options, domain=work.domain)
     save_store(store, path)
     return store

@@ -1,7 +1,7 @@
-"""Leave-one-out: each user's last interaction is kept from training and written down for evaluation.
+"""What is kept from training for evaluation: each user's last interaction, or whole clients.
 
-The held-out item is gone before a client is made, so neither training nor its negatives can know it
-(docs/limitations.md says why that matters).
+It is gone before a client is made, so neither training nor its negatives can know it. What is measured on it is a
+figure about data that the privacy claim does not cover; the release says so.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import numpy as np
 
 from common.errors import DataError
 from common.files import atomic_files
+from common.seeds import public_rng
 from common.table import RowDomain
 from common.units import Interaction, Record
+
+HELD_OUT_ONE_IN = 6
 
 
 def hold_out_last(
@@ -51,6 +54,24 @@ def hold_out_last(
         raise DataError("no user has two interactions with known items, so none can be held out")
     _write(path, train, held, len(domain))
     return kept
+
+
+def hold_out_clients(clients: Mapping[str, Sequence[Record]], seed: int, path: Path) -> dict[str, list[Record]]:
+    """Keep one client in six from training, drawn by the public seed; write their texts to ``path``, one a line.
+
+    Raises:
+        DataError: the records are not texts, or fewer than two clients would remain on either side.
+    """
+    order = public_rng(seed, "held-out clients").permutation(len(clients))
+    held = {name for name, place in zip(clients, order, strict=True) if place < len(clients) // HELD_OUT_ONE_IN}
+    if len(held) < 2 or len(clients) - len(held) < 2:
+        raise DataError(f"{len(clients)} clients are too few to hold some out", remedy="Set data.holdout = 'none'.")
+    texts = [r.value for name in sorted(held) for r in clients[name]]
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError("data.holdout = 'clients' needs texts", remedy="Set data.holdout = 'none' or 'last'.")
+    with atomic_files(path) as (partial,):
+        partial.write_text("".join(" ".join(text.split()) + "\n" for text in texts), encoding="utf-8")
+    return {name: list(records) for name, records in clients.items() if name not in held}
 
 
 def _by_user(records: Sequence[Record]) -> dict[str, list[Record]]:

@@ -1,0 +1,64 @@
+"""What is held out is gone from training, and nothing else is."""
+
+import numpy as np
+import pytest
+
+from common.errors import DataError
+from common.table import RowDomain
+from common.units import Interaction, Record
+from simulations.holdout import hold_out_clients, hold_out_last
+
+
+def interactions(*items_by_user):
+    return {
+        f"u{u}": [Record(f"u{u}", f"u{u}", Interaction(f"u{u}", item, 1.0, time)) for time, item in enumerate(items)]
+        for u, items in enumerate(items_by_user)
+    }
+
+
+DOMAIN = RowDomain(("a", "b", "c", "d"))
+
+
+def test_the_last_item_is_held_out_and_absent_from_training(tmp_path):
+    kept = hold_out_last(interactions("abc", "ba", "d"), DOMAIN, tmp_path / "h.npz")
+    assert [[r.value.item for r in records] for records in kept.values()] == [["a", "b"], ["b"], ["d"]]
+    with np.load(tmp_path / "h.npz") as split:
+        assert split["held_out"].tolist() == [2, 0]
+        assert np.split(split["items"], split["offsets"][1:-1])[0].tolist() == [0, 1]
+
+
+def test_an_item_seen_twice_does_not_stay_in_training(tmp_path):
+    kept = hold_out_last(interactions("abab", "cd"), DOMAIN, tmp_path / "h.npz")
+    assert [r.value.item for r in kept["u0"]] == ["a", "a"]
+
+
+def test_users_without_two_known_items_keep_everything(tmp_path):
+    kept = hold_out_last(interactions("ax", "ab"), DOMAIN, tmp_path / "h.npz")
+    assert [r.value.item for r in kept["u0"]] == ["a", "x"]
+
+
+def test_nothing_to_hold_out_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="two interactions"):
+        hold_out_last(interactions("a", "b"), DOMAIN, tmp_path / "h.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def texts(clients):
+    return {f"c{k}": [Record(f"c{k}", "0", f"words of\nclient {k}")] for k in range(clients)}
+
+
+def test_held_out_clients_do_not_train(tmp_path):
+    kept = hold_out_clients(texts(18), 3, tmp_path / "t.txt")
+    lines = (tmp_path / "t.txt").read_text().splitlines()
+    assert len(kept) == 15
+    assert len(lines) == 3
+    assert not {f"words of client {name[1:]}" for name in kept} & set(lines)
+    assert hold_out_clients(texts(18), 3, tmp_path / "t.txt").keys() == kept.keys()
+    assert hold_out_clients(texts(18), 4, tmp_path / "t.txt").keys() != kept.keys()
+
+
+def test_too_few_clients_or_no_texts_are_refused(tmp_path):
+    with pytest.raises(DataError, match="too few"):
+        hold_out_clients(texts(5), 3, tmp_path / "t.txt")
+    with pytest.raises(DataError, match="needs texts"):
+        hold_out_clients(interactions(*["ab"] * 18), 3, tmp_path / "t.txt")
