@@ -17,6 +17,20 @@ _DISK_ERRORS = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
+    errno.ENOENT: "its folder does not exist",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EISDIR: "it is a folder",
+    errno.EEXIST: "it is a file",
+}
+_CHOOSE = "Choose another path."
+_REMEDIES = {  # without an entry: the remedy of StorageError
+    errno.EACCES: "Choose a place that you may write to.",
+    errno.EPERM: "Choose a place that you may write to.",
+    errno.EROFS: "Choose a place that you may write to.",
+    errno.ENOENT: "Make the folder first, or choose another path.",
+    errno.ENOTDIR: _CHOOSE,
+    errno.EISDIR: _CHOOSE,
+    errno.EEXIST: _CHOOSE,
 }
 
 
@@ -26,8 +40,13 @@ def disk_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cause = _DISK_ERRORS.get(error.errno or 0, error.strerror or type(error).__name__)
-        raise StorageError(f"cannot write {target}: {cause}; nothing was left behind") from error
+        raise storage_error(target, error) from error
+
+
+def storage_error(target: Path | str, error: OSError) -> StorageError:
+    """The ``StorageError`` for an ``OSError`` from writing ``target``: the cause in words, and what helps."""
+    cause = _DISK_ERRORS.get(error.errno or 0, error.strerror or type(error).__name__)
+    return StorageError(f"cannot write {target}: {cause}", remedy=_REMEDIES.get(error.errno or 0))
 
 
 def fsync_path(path: Path) -> None:
@@ -49,8 +68,10 @@ def atomic_files(*targets: Path) -> Iterator[list[Path]]:
     The targets must lie in existing folders.
 
     Raises:
-        StorageError: the disk is full or not writable.
+        StorageError: the disk is full or not writable, or a target is a folder or a device.
     """
+    for target in targets:
+        _refuse_special(target)
     partial = [target.with_name(f".{target.name}.{os.getpid()}.partial") for target in targets]
     with disk_errors(targets[0]):
         try:
@@ -63,6 +84,13 @@ def atomic_files(*targets: Path) -> Iterator[list[Path]]:
                 path.unlink(missing_ok=True)
         for folder in {target.parent for target in targets}:
             fsync_path(folder)
+
+
+def _refuse_special(target: Path) -> None:
+    """Renaming would put a file in the place of a device: as root, ``/dev/null`` would be gone."""
+    if target.exists() and not target.is_file():
+        kind = "a folder" if target.is_dir() else "a device, not a file"
+        raise StorageError(f"cannot write {target}: it is {kind}", remedy=_CHOOSE)
 
 
 def _replace_all(partial: list[Path], targets: tuple[Path, ...]) -> None:
