@@ -101,10 +101,14 @@ class CheckpointDirectory:
         attempt = sum(1 for entry in self.attempts() if entry["round"] == round_number) + 1
         line = json.dumps({"round": round_number, "attempt": attempt}) + "\n"
         with disk_errors(self._journal_path), self._journal_path.open("a") as journal:
-            journal.write(line)
+            journal.write(line if self._ends_whole() else "\n" + line)
             journal.flush()
             os.fsync(journal.fileno())
         return attempt
+
+    def _ends_whole(self) -> bool:
+        """Whether the journal's last line has its end: what a full disk cut off must not swallow the next one."""
+        return self._journal_path.read_bytes()[-1:] in (b"", b"\n")
 
     def attempts(self) -> list[dict[str, int]]:
         """Every attempt begun so far, in order.
