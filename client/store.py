@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,11 @@ def load_store(path: Path) -> ClientStore:
             names = tuple(json.loads(data["names"].tobytes()))
             columns = {k.removeprefix("column/"): data[k] for k in data.files if k.startswith("column/")}
             return ClientStore(names, data["clients"], Units(data["units"], columns))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"cannot read the encoded clients in {path} ({type(error).__name__})") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"cannot read the encoded clients in {path} ({type(error).__name__})",
+            remedy="Remove this file: the next run makes it again from the records.",
+        ) from None
 
 
 def shard(store: ClientStore, index: int, count: int) -> ClientStore:

@@ -47,18 +47,20 @@ class Keys:
             return client
         if self.unit in self.per_record:
             return str(number)
-        return field(fields, self.unit, place)
+        return field(fields, self.unit, place, other_names=("client", *self.per_record))
 
 
-def field(fields: Mapping[str, Any], name: str, place: Place) -> str:
+def field(fields: Mapping[str, Any], name: str, place: Place, *, other_names: tuple[str, ...] = ()) -> str:
     """The value of a field as a key: a string, whole number, finite float or truth value.
+
+    ``other_names`` are words that may have been meant instead of a field.
 
     Raises:
         DataFormatError: the field is missing (with the nearest one), empty, or holds something else.
     """
     if name not in fields:
         raise DataFormatError(
-            f"{place}: no field {name!r}{nearest(name, sorted(fields))}",
+            f"{place}: no field {name!r}{nearest(name, [*sorted(fields), *other_names])}",
             remedy="Correct data.client_key, data.unit or the field named in [data].",
         )
     value = fields[name]

@@ -142,7 +142,7 @@ def _identity(text: str, what: str, place: Place) -> str:
     value = text.strip()
     if not value:
         raise DataFormatError(f"{place}: the {what} is empty")
-    if value[0] == "-" and value[1:].isdecimal():
+    if value[0] == "-" and value[1:].replace(".", "", 1).isdecimal():  # also -1.0, as data frames write it
         raise DataFormatError(f"{place}: the {what} is a negative number", remedy="Leave missing ids out.")
     return value
 
