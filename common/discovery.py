@@ -9,6 +9,8 @@ from typing import Any
 
 from common.errors import ConfigError
 
+_KINDS = {"common.evaluation.quality": "tasks"}  # where users have another word than the package's name
+
 
 def nearest(word: str, known: list[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known word, or an empty string."""
@@ -32,7 +34,7 @@ def load_member(package: str, name: str, constant: str) -> Any:
     """
     names = member_names(package)
     if name not in names:
-        kind = package.rsplit(".", 1)[-1]
+        kind = _KINDS.get(package, package.rsplit(".", 1)[-1])
         raise ConfigError(
             f"unknown name {name!r} in {kind}{nearest(name, names)}",
             remedy=f"Known {kind}: {', '.join(names)}.",

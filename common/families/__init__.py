@@ -34,9 +34,9 @@ CONSTANT = "FAMILY"
 
 
 class FamilyOptions(BaseModel):
-    """Base of every family's options: frozen, unknown keys refused."""
+    """Base of every family's options: frozen; unknown keys, NaN and infinity refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
