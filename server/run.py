@@ -23,6 +23,7 @@ from server.progress import Reporter
 from server.rounds import Exchange, Node, RoundMachine, cohort_waves, run_payload
 
 CLIENTS_PER_MESSAGE = 1024
+_SAME_FAULTS = "Lower federation.dropout, stragglers or min_clients, or take another seed: simulated faults repeat."
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class FederatedRun:
     """
 
     def __init__(self, work: Work, exchange: Exchange, directory: Path, reporter: Reporter) -> None:
-        _refuse_leaky_settings(work)
+        refuse_leaky_settings(work)
         self._work = work
         self._exchange = exchange
         self._reporter = reporter
@@ -102,6 +103,12 @@ class FederatedRun:
             self._reporter.preparing(f"a node does not take part: {reason}")
         if len(nodes) < federation.min_nodes or not any(n.clients for n in nodes):
             raise RoundError(f"only {len(nodes)} of {len(node_ids)} nodes take part: {'; '.join(refusals) or 'empty'}")
+        enrolled = sum(n.clients for n in nodes)
+        if federation.sampling == "full" and enrolled < federation.min_clients:
+            raise RoundError(
+                f"federation.min_clients = {federation.min_clients}, and {enrolled} clients are enrolled",
+                remedy="Lower federation.min_clients, or bring more clients.",
+            )
         return nodes
 
     def _prepare(self, node_ids: Sequence[int]) -> tuple[list[Node], list[str]]:
@@ -207,7 +214,8 @@ class FederatedRun:
         if federation.sampling == "full" and usable < federation.min_clients:
             reasons = ", ".join(f"{k} {v}" for k, v in sorted(machine.reasons.items()))
             raise RoundError(
-                f"round {number} had {usable} usable replies, {federation.min_clients} are required ({reasons})"
+                f"round {number} had {usable} usable replies, {federation.min_clients} are required ({reasons})",
+                remedy=_SAME_FAULTS if federation.dropout or federation.stragglers else None,
             )
 
     def _apply(self, state: RunState, released: Released, nodes: list[Node], *, final: bool) -> float:
@@ -243,12 +251,12 @@ class FederatedRun:
         facts: dict[str, Any] = {
             "round": number,
             "step_norm": step_norm,
-            "seconds": seconds,
             "noise_stddev": plan.noise_stddev,
             "enrolled_clients": sum(n.clients for n in nodes),
         }
         if plan.mode == "none":
             norms = machine.norms
+            facts["seconds"] = seconds  # how long clients take depends on their data
             facts["replies"] = dict(machine.reasons)
             facts["update_norm_mean"] = float(np.mean(norms)) if norms else 0.0
             facts["update_norm_max"] = float(np.max(norms)) if norms else 0.0
@@ -274,7 +282,8 @@ def dense_sums(work: Work, released: Released) -> dict[str, FloatArray]:
     return dense
 
 
-def _refuse_leaky_settings(work: Work) -> None:
+def refuse_leaky_settings(work: Work) -> None:
+    """Raise ``ConfigError`` for settings whose effect would be seen, or paid for twice, outside the guarantee."""
     federation, server = work.scenario.federation, work.scenario.server
     if work.plan.mode == "none":
         return
