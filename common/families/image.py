@@ -95,11 +95,16 @@ class ImageFamily:
     def initial(
         self, options: ImageOptions, specs: Sequence[ParameterSpec], domain: RowDomain | None, seed: int
     ) -> Parameters:
-        """He et al. 2015, equation 10: normal weights of variance 2 / fan-in; zero biases; norms start as identity."""
+        """He et al. 2015, equation 10: normal weights of variance 2 / fan-in; zero biases; norms start as identity.
+
+        The last layer starts at zero: random scores over many classes would drown the first hundred steps.
+        """
         rng = np.random.default_rng(seed)
         found: dict[str, FloatArray] = {}
         for spec in specs:
-            if len(spec.shape) == 1:
+            if spec.name.startswith("scores."):
+                found[spec.name] = np.zeros(spec.shape, dtype=np.float32)
+            elif len(spec.shape) == 1:
                 identity = spec.name.endswith("weight")
                 found[spec.name] = np.full(spec.shape, 1.0 if identity else 0.0, dtype=np.float32)
             else:

@@ -86,8 +86,10 @@ def read_benchmark(path: Path) -> RecommendationBenchmark:
         EvaluationError: not such a file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = [np.asarray(file[name]) for name in ("offsets", "items", "held_out", "rows")]
+    except FileNotFoundError:
+        raise EvaluationError(f"there is no file {path.name}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         raise EvaluationError(
             f"{path.name} is no recommendation benchmark (.npz of offsets, items, held_out, rows)"
