@@ -67,7 +67,9 @@ def train_centralized(units: Units, domain: RowDomain, options: Word2VecOptions,
     )
     shared = _Shared(*(tensor.share_memory_() for tensor in tensors))
     if schedule.workers == 1:
-        _work(0, shared, domain, options, schedule)
+        threads = torch.get_num_threads()
+        _single_threaded(0, shared, domain, options, schedule)
+        torch.set_num_threads(threads)
     else:
         _run_workers(shared, domain, options, schedule)
     if not bool(torch.isfinite(shared.centre).all() and torch.isfinite(shared.context).all()):
@@ -100,7 +102,7 @@ def _run_workers(shared: _Shared, domain: RowDomain, options: Word2VecOptions, s
 def _single_threaded(
     worker: int, shared: _Shared, domain: RowDomain, options: Word2VecOptions, schedule: Schedule
 ) -> None:
-    torch.set_num_threads(1)  # a second thread inside each process only gets in the other process' way
+    torch.set_num_threads(1)  # one step is too small to share out: a second thread costs more than it does
     _work(worker, shared, domain, options, schedule)
 
 
