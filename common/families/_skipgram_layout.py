@@ -8,7 +8,7 @@ import numpy as np
 
 from common.table import FloatArray, IntArray
 
-STEP_TOKENS = 1024  # tokens a step at most, a multiple of every group: the longer, the staler the rows it reads
+STEP_TOKENS = 2048  # tokens a step at most, a multiple of every group: the longer, the staler the rows it reads
 NOISE_BLOCKS = 4  # blocks that share their negatives
 
 
