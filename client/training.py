@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from common.compact import renumbered, touched_rows
+from common.errors import ConfigError
 from common.families import AdditiveFamily, LocalFamily, LocalTraining, ModuleFamily
 from common.privacy.clipping import clip
 from common.privacy.mechanisms import gaussian
@@ -23,15 +25,26 @@ from common.work import Work
 
 # Units whose contributions are held at once: bounds memory, changes nothing else.
 UNITS_PER_CHUNK = 1024
+LOSS_UNITS = 32
 
 
 def resolved_device(name: str) -> str:
-    """``auto`` becomes ``cuda`` where a GPU is usable, else ``cpu``."""
-    if name != "auto":
+    """``auto`` becomes ``cuda`` where a GPU is usable, else ``cpu``.
+
+    Raises:
+        ConfigError: ``cuda`` where torch finds no GPU.
+    """
+    if name == "cpu":
         return name
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    usable = torch.cuda.is_available()
+    if name == "cuda" and not usable:
+        raise ConfigError(
+            "training.device = 'cuda', and torch finds no usable GPU",
+            remedy="Set training.device = 'auto' or 'cpu'; `fedembed doctor` says what is there.",
+        )
+    return "cuda" if usable else "cpu"
 
 
 def local_training(work: Work, round_number: int) -> LocalTraining:
@@ -190,3 +203,27 @@ def _batches(count: int, training: LocalTraining, rng: np.random.Generator) -> l
     passes = training.local_epochs if training.local_steps == 0 else -(-training.local_steps // steps_a_pass)
     batches = [b for _ in range(passes) for b in np.array_split(rng.permutation(count), steps_a_pass)]
     return batches[: training.local_steps] if training.local_steps else batches
+
+
+def sample_loss(work: Work, parameters: Parameters, units: Units, seed: int) -> float:
+    """Mean loss of the received parameters on at most ``LOSS_UNITS`` of a client's units, on a compact table.
+
+    NaN for families without a module and for clients without units. The figure is private: it is asked for in mode
+    ``none`` alone.
+    """
+    import torch
+
+    family = work.family
+    if not isinstance(family, ModuleFamily) or units.count == 0:
+        return float("nan")
+    rng = np.random.default_rng(seed)
+    batch = family.batch(units.take(rng.permutation(units.count)[:LOSS_UNITS]), work.domain, work.options, rng)
+    kept = np.zeros(0, np.int64)
+    if work.domain is not None:
+        kept = touched_rows([batch], rows=len(work.domain))
+        batch = renumbered(batch, kept)
+    module = family.module(work.options, len(kept))
+    values = {s.name: parameters[s.name][kept] if s.is_table else parameters[s.name] for s in work.specs}
+    module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in values.items()})
+    with torch.no_grad():
+        return float(family.loss(module, batch).mean())

@@ -152,6 +152,7 @@ class EvaluationConfig(Section):
 
     tasks: tuple[str, ...] = ()
     neighbors_of: tuple[str, ...] = ()
+    loss_clients: int = Field(2, ge=0, description="clients a message that report their loss (mode none only)")
 
 
 class Scenario(Section):

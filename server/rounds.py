@@ -50,7 +50,8 @@ class RoundMachine:
         self._closed = False
         self._sum = PrivateSum(work.update_specs)
         self.reasons: Counter[str] = Counter()
-        self.norms: list[float] = []  # of the clients' updates; filled only where the run protects nobody
+        self.losses: list[float] = []
+        self.norms: list[float] = []  # both are filled only where the run protects nobody
 
     def ask(self, message_id: str, clients: IntArray) -> None:
         """Remember that ``clients`` (node-local numbers) were asked under ``message_id``."""
@@ -101,6 +102,9 @@ class RoundMachine:
             self.reasons[wire.STATUS_NAMES[code]] += int(number)
         if batch is not None:
             self._add_valid(batch, computed == wire.OK)
+        if self._work.plan.mode == "none" and "loss" in payload.arrays:
+            losses = payload.array("loss", np.float32, 1)
+            self.losses.extend(float(value) for value in losses[np.isfinite(losses)])
 
     def _add_valid(self, batch: UpdateBatch, keep: np.ndarray) -> None:
         with np.errstate(over="ignore", invalid="ignore"):

@@ -260,6 +260,8 @@ class FederatedRun:
             facts["replies"] = dict(machine.reasons)
             facts["update_norm_mean"] = float(np.mean(norms)) if norms else 0.0
             facts["update_norm_max"] = float(np.max(norms)) if norms else 0.0
+            if machine.losses:
+                facts["loss"] = float(np.mean(machine.losses))
             limit = self._work.scenario.privacy.l2_clip_norm
             if limit is not None and norms:
                 facts["fraction_over_l2_clip_norm"] = float(np.mean(np.array(norms) > limit))
