@@ -19,8 +19,13 @@ def session_of(context: Context) -> Session:
     return open_session(context.node_config, context.run_config)
 
 
-def build_app(session_for: Callable[[Context], Session]) -> ClientApp:
-    """A ClientApp whose sessions come from ``session_for``: the in-process engine hands out sessions in memory."""
+def build_app(
+    session_for: Callable[[Context], Session], failed: Callable[[FedembedError], None] = lambda error: None
+) -> ClientApp:
+    """A ClientApp whose sessions come from ``session_for``: the in-process engine hands out sessions in memory.
+
+    ``failed`` is told of every error that is answered with a refusal.
+    """
     client_app = ClientApp()
 
     @client_app.query("prepare")
@@ -36,6 +41,7 @@ def build_app(session_for: Callable[[Context], Session]) -> ClientApp:
         try:
             reply = handle(session_for(context), payload)
         except FedembedError as error:
+            failed(error)
             reply = failure_reply(str(payload.config.get("run", "")), error)
         return Message(wire.pack(reply, flwr.app), reply_to=message)
 

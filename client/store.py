@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import DataError
+from common.errors import ConfigError, DataError
 from common.files import atomic_files
 from common.table import RowDomain
-from common.units import ClientStore, Record, Units
+from common.units import ClientStore, Image, Interaction, Record, Units
+
+_KINDS: Mapping[str, type] = {"text": str, "interactions": Interaction, "images": Image}
 
 
 def encode_clients(
@@ -22,11 +24,19 @@ def encode_clients(
     """Encode every client's records with the family, one after the other.
 
     Raises:
+        ConfigError: the records are not of a kind that the family takes.
         DataError: there is no client at all.
     """
     names: list[str] = []
     parts: list[Units] = []
+    kinds = tuple(_KINDS[kind] for kind in family.records.split("|"))
     for name, records in clients:
+        if records and not isinstance(records[0].value, kinds):
+            taken = family.records.replace("|", " or ")
+            raise ConfigError(
+                f"family {family.name!r} takes {taken}, and these records are of another kind",
+                remedy="Choose another [data] or another task.family; `fedembed list` names them.",
+            )
         names.append(name)
         parts.append(family.encode(records, domain, options))
     if not parts:

@@ -41,6 +41,10 @@ class CheckpointDirectory:
 
     Attributes:
         run_id: 32 hexadecimal digits, drawn when the directory was first used.
+
+    Raises:
+        CheckpointError: the directory belongs to another scenario or seed.
+        StorageError: it cannot be made.
     """
 
     def __init__(self, directory: Path, run_digest: str) -> None:
@@ -51,13 +55,18 @@ class CheckpointDirectory:
             directory.mkdir(parents=True, exist_ok=True)
         self.run_id = self._own_run_id(directory / "run-id")
 
-    @staticmethod
-    def _own_run_id(path: Path) -> str:
-        """A random name of this run, kept on disk: ledgers tell runs apart by it, also two of one scenario."""
+    def _own_run_id(self, path: Path) -> str:
+        """A random name of this run, kept on disk: ledgers tell runs apart by it, also two of one scenario.
+
+        Beside it stands the scenario's digest, so that a folder belongs to its run before the first checkpoint.
+        """
         if not path.exists():
             with atomic_files(path) as (partial,):
-                partial.write_text(secrets.token_hex(16))
-        return path.read_text().strip()
+                partial.write_text(f"{secrets.token_hex(16)}\n{self._digest}\n")
+        run_id, _, owner = path.read_text(errors="replace").strip().partition("\n")
+        if owner != self._digest:
+            raise CheckpointError(f"{path.parent} holds a run of another scenario or seed")
+        return run_id
 
     def save(self, state: RunState) -> None:
         """Replace the checkpoint: complete on disk before the old one goes.
@@ -118,7 +127,7 @@ class CheckpointDirectory:
         if not self._journal_path.exists():
             return []
         entries = []
-        for line in self._journal_path.read_text().splitlines():
+        for line in self._journal_path.read_text(errors="replace").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 entries.append(json.loads(line))
         return entries

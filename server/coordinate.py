@@ -19,7 +19,7 @@ from server.rounds import Exchange
 from server.run import FederatedRun, Outcome
 from server.vocabulary import row_domain
 
-RELEASE_FOLDER = "release"
+RELEASE_FOLDER, STATE_FOLDER = "release", "state"
 
 
 def coordinate(
@@ -36,7 +36,7 @@ def coordinate(
     family_rows = work_for(scenario, None).family.row_domain
     domain = row_domain(scenario.vocabulary) if family_rows is not None else None
     work = work_for(scenario, domain)
-    outcome = FederatedRun(work, exchange, out / "state", reporter).execute()
+    outcome = FederatedRun(work, exchange, out / STATE_FOLDER, reporter).execute()
     reporter.preparing("evaluating and writing the release")
     write_release(out / RELEASE_FOLDER, release_contents(work, outcome, benchmarks))
     return outcome

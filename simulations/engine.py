@@ -56,6 +56,7 @@ class InProcessGrid(Grid):
         self._replies: dict[str, Message] = {}
         self._sent = 0
         self.delivered_errors: list[str] = []
+        self.raised: list[Exception] = []
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -98,6 +99,7 @@ class InProcessGrid(Grid):
             reply = self._client_app(received, context)
         except Exception as error:  # a node may fail in any way; the server sees Flower's own error reply
             self.delivered_errors.append(traceback.format_exc())
+            self.raised.append(error)
             return Message(Error(CLIENT_APP_RAISED, f"{type(error)}"), reply_to=message)
         return self._copied(reply)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +12,21 @@ from typing import Any
 from client.node import store_fingerprints, store_path
 from client.store import encode_clients, load_store, save_store
 from common.config import Scenario
-from common.errors import CheckpointError, ConfigError, StorageError
-from common.privacy.accounting import check_delta
+from common.errors import CheckpointError, ConfigError, FedembedError, RoundError
 from common.privacy.plan import OBSERVERS
 from common.release import load_release
 from common.table import RowDomain
 from common.units import ClientStore, Record
-from common.work import Work, work_for
+from common.work import Work, refuse_large_delta, work_for
+from server.checkpoint import CheckpointDirectory
+from server.coordinate import STATE_FOLDER
 from server.progress import Reporter
 from server.run import Outcome
 from server.vocabulary import row_domain
+from simulations.checks import CORPUS, refuse_unfit, refuse_unfit_machine
 from simulations.holdout import hold_out_clients, hold_out_last
 from simulations.partition import partition
+from simulations.run_folder import exclusive
 
 LEDGER_FILE = "ledger.sqlite"
 HELD_OUT_ITEMS, HELD_OUT_TEXTS = "held-out-items.npz", "held-out-clients.txt"
@@ -49,7 +50,7 @@ def run_simulation(scenario: Scenario, *, out: Path, engine: str, reporter: Repo
         FedembedError: the subclass tells the kind of failure.
     """
     started = time.monotonic()
-    with _exclusive(out):
+    with exclusive(out):
         release = out / "release"
         resumed = scenario.federation.rounds
         if not release.exists():
@@ -64,10 +65,11 @@ def run_simulation(scenario: Scenario, *, out: Path, engine: str, reporter: Repo
 
 def _run(scenario: Scenario, out: Path, engine: str, reporter: Reporter) -> int:
     """Run the engine; returns the round that a checkpoint let it start from."""
+    if (out / STATE_FOLDER).exists():
+        CheckpointDirectory(out / STATE_FOLDER, scenario.digest)  # refuses another run's folder, before it is touched
     work = enrolled_work(scenario)
+    refuse_unfit_machine(work, nodes=1 if engine == "local" else None)
     store = prepared_clients(work, out, reporter)
-    if work.plan.mode != "none":
-        check_delta(work.plan.delta, store.units.count)
     held_out = {"recommendation": out / HELD_OUT_ITEMS, "cooccurrence": out / HELD_OUT_TEXTS}
     benchmarks = {task: str(path) for task, path in held_out.items() if path.exists()}
     run_config = {
@@ -86,7 +88,11 @@ def _run(scenario: Scenario, out: Path, engine: str, reporter: Reporter) -> int:
 
 
 def run_locally(store: ClientStore, out: Path, run_config: dict[str, str], reporter: Reporter) -> Outcome:
-    """Run in this process: one node that hosts every client, and one ledger file."""
+    """Run in this process: one node that hosts every client, and one ledger file.
+
+    Raises:
+        FedembedError: what failed on the node, if the run ended because of it; else see ``FederatedRun.execute``.
+    """
     from client.app import build_app as build_client_app
     from client.ledger import Ledger
     from client.policy import Policy
@@ -95,10 +101,17 @@ def run_locally(store: ClientStore, out: Path, run_config: dict[str, str], repor
     from simulations.engine import InProcessGrid, run_in_process
 
     outcomes: list[Outcome] = []
+    failures: list[FedembedError] = []
     with Ledger.open(out / LEDGER_FILE) as ledger:
         session = Session(GivenStore(store), ledger, Policy.permissive(), keeps_table=True, simulated=True)
-        grid = InProcessGrid(build_client_app(lambda context: session), [{}], run_config=run_config)
-        run_in_process(build_server_app(reporter, outcomes.append), grid, run_config)
+        grid = InProcessGrid(build_client_app(lambda context: session, failures.append), [{}], run_config=run_config)
+        try:
+            run_in_process(build_server_app(reporter, outcomes.append), grid, run_config)
+        except RoundError as error:
+            causes = [*failures, *grid.raised]
+            if causes:
+                raise causes[-1] from error
+            raise
     return outcomes[0]
 
 
@@ -118,8 +131,13 @@ class GivenStore:
 
 
 def enrolled_work(scenario: Scenario) -> Work:
-    """Family, options, rows and plan of a scenario, exactly as the coordinator derives them."""
+    """Family, options, rows and plan of a scenario, exactly as the coordinator derives them.
+
+    Raises:
+        ConfigError: the scenario cannot lead to a release.
+    """
     without_rows = work_for(scenario, None)
+    refuse_unfit(without_rows)
     if without_rows.family.row_domain is None:
         return without_rows
     return work_for(scenario, row_domain(scenario.vocabulary))
@@ -131,19 +149,29 @@ def prepared_clients(work: Work, out: Path, reporter: Reporter) -> ClientStore:
     if path.exists():
         return load_store(path)
     reporter.preparing("reading records and making clients")
+    try:
+        store = _encoded_clients(work, out)
+        refuse_large_delta(work.plan, store.units.count)
+        save_store(store, path)
+    except BaseException:
+        for name in (HELD_OUT_ITEMS, HELD_OUT_TEXTS):
+            (out / name).unlink(missing_ok=True)
+        raise
+    return store
+
+
+def _encoded_clients(work: Work, out: Path) -> ClientStore:
     clients = partition(records(work.scenario), work.scenario.data, work.scenario.seed)
     if work.scenario.data.holdout == "last":
         clients = hold_out_last(clients, work.domain, out / HELD_OUT_ITEMS)
     elif work.scenario.data.holdout == "clients":
         clients = hold_out_clients(clients, work.scenario.seed, out / HELD_OUT_TEXTS)
-    store = encode_clients(clients.items(), work.family, work.options, domain=work.domain)
-    save_store(store, path)
-    return store
+    return encode_clients(clients.items(), work.family, work.options, domain=work.domain)
 
 
 def records(scenario: Scenario) -> Iterator[Record]:
     """Every record of the scenario's data: a generated corpus, or files through a reader."""
-    if scenario.data.reader == "corpus":
+    if scenario.data.reader == CORPUS:
         from simulations import corpora
 
         return corpora.load(scenario.data.path)
@@ -186,19 +214,3 @@ def _size(shape: tuple[int, ...]) -> int:
     for length in shape:
         size *= length
     return size
-
-
-@contextmanager
-def _exclusive(out: Path) -> Iterator[None]:
-    """One process at a time in a run's folder."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
-    except OSError as error:
-        raise StorageError(f"cannot use {out}: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StorageError(f"another process is running in {out}", remedy="Wait for it to end.") from None
-        yield

@@ -47,7 +47,7 @@ def partition(records: Iterable[Record], config: DataConfig, seed: int) -> dict[
     atoms = _atoms(records, whole_client=config.unit == "client")
     if len(atoms) < config.clients:
         raise DataError(
-            f"{len(atoms):,} units cannot be spread over {config.clients:,} clients",
+            f"the units cannot be spread over {config.clients:,} clients: there are fewer",
             remedy="Lower data.clients, or choose a smaller data.unit.",
         )
     rng = public_rng(seed, "partition", config.partition)

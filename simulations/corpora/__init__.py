@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Protocol, cast
 
-from common.discovery import load_member, member_names
+from common.discovery import load_member, member_names, nearest
+from common.errors import ConfigError
 from common.units import Record
 
 CONSTANT = "CORPUS"
@@ -41,4 +42,6 @@ def vocabulary(name: str) -> Mapping[str, float]:
 
 
 def _member(name: str) -> Corpus:
+    if name not in names():
+        raise ConfigError(f"no corpus {name!r}{nearest(name, names())}", remedy=f"Corpora: {', '.join(names())}.")
     return cast(Corpus, load_member(__name__, name.replace("-", "_"), CONSTANT))

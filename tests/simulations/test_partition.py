@@ -154,5 +154,5 @@ def test_where_the_client_is_the_unit_single_records_are_dealt() -> None:
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match=r"needs data\.clients"):
         partition(texts(3), config("uniform", 0), 0)
-    with pytest.raises(DataError, match="0 units"):
+    with pytest.raises(DataError, match="cannot be spread"):
         partition([], config("uniform", 2), 0)

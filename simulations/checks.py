@@ -1,0 +1,85 @@
+"""What is wrong with a scenario that can be told before data are read: said at once, not after hours of training."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from client import readers
+from client.training import resolved_device
+from common.errors import ConfigError, PrivacyConfigError
+from common.evaluation import quality
+from common.work import Work
+from server.run import refuse_leaky_settings
+
+CORPUS = "corpus"
+_COPIES = 3  # of the parameters at least: the state, the update's sum, and what the server makes of both
+
+
+def refuse_unfit(work: Work) -> None:
+    """Raise ``ConfigError`` (or ``PrivacyConfigError``) for settings that cannot lead to a release."""
+    refuse_leaky_settings(work)
+    _refuse_unfit_reader(work)
+    _refuse_unknown_tasks(work)
+    _refuse_unaccountable(work)
+
+
+def refuse_unfit_machine(work: Work, *, nodes: int | None) -> None:
+    """Raise ``ConfigError`` for a run that this machine cannot do.
+
+    Args:
+        nodes: how many nodes the engine has; ``None`` where it is not known beforehand.
+    """
+    wanted = work.scenario.federation.min_nodes
+    if nodes is not None and wanted > nodes:
+        raise ConfigError(
+            f"federation.min_nodes = {wanted}, and this engine has {nodes}: the run would wait for ever",
+            remedy="Leave federation.min_nodes at 1; simulated clients share a node.",
+        )
+    if nodes is not None:
+        resolved_device(work.scenario.training.device)
+    needed = 4 * _COPIES * sum(math.prod(s.shape) for s in (*work.specs, *work.update_specs))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise ConfigError(
+            f"the parameters take at least {needed / 1e9:,.1f} GB, this machine has {memory / 1e9:,.1f} GB of memory",
+            remedy="Lower the dimension in [task], or vocabulary.max_rows or buckets.",
+        )
+
+
+def _refuse_unfit_reader(work: Work) -> None:
+    data = work.scenario.data
+    if data.reader == CORPUS:
+        return
+    kind = readers.load(data.reader).records
+    if kind not in work.family.records.split("|"):
+        raise ConfigError(
+            f"family {work.family.name!r} takes {work.family.records.replace('|', ' or ')}, "
+            f"and the reader {data.reader!r} yields {kind}",
+            remedy="Choose another data.reader or task.family; `fedembed list` names them.",
+        )
+    if data.holdout == "last" and kind != "interactions":
+        raise ConfigError(
+            f"data.holdout = 'last' needs interactions, and the reader {data.reader!r} yields {kind}",
+            remedy="Set data.holdout = 'none'.",
+        )
+
+
+def _refuse_unknown_tasks(work: Work) -> None:
+    for entry in work.scenario.evaluation.tasks:
+        name, _, file = entry.partition(":")
+        quality.load(name)
+        if file and not Path(file).is_file():
+            raise ConfigError(f"evaluation.tasks: no file {file}", remedy="Give its path from the scenario's folder.")
+
+
+def _refuse_unaccountable(work: Work) -> None:
+    try:
+        work.plan.epsilon("public")
+    except OverflowError:
+        raise PrivacyConfigError(
+            f"noise_multiplier = {work.plan.noise_multiplier:g} over {work.plan.rounds:,} rounds is too far from any "
+            "useful guarantee to be accounted",
+            remedy="Give privacy.epsilon instead: the noise is then found for you.",
+        ) from None
