@@ -1,8 +1,9 @@
-"""``python -m simulations.benchmarks NAME [--quick] [--json FILE]``."""
+"""``python -m simulations.benchmarks NAME [--quick] [--json FILE] [--peers DIR]``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from common.errors import FedembedError
 from simulations import benchmarks
-from simulations.benchmarks import _harness
+from simulations.benchmarks import _harness, _peers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", metavar="NAME", help=f"one of: {', '.join(benchmarks.names())}")
     parser.add_argument("--quick", action="store_true", help="the tiny size: shows that it runs, proves no bar")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the result as JSON")
+    parser.add_argument(
+        "--peers", metavar="DIR", help="compare with peers that need environments of their own, kept here"
+    )
     chosen = parser.parse_args(arguments)
+    if chosen.peers:
+        os.environ[_peers.FOLDER_VARIABLE] = chosen.peers
     try:
         return _run(chosen.name, quick=chosen.quick, path=chosen.json)
     except FedembedError as error:
