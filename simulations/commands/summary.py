@@ -31,7 +31,7 @@ def lines(result: SimulationResult, scenario: Scenario) -> list[str]:
         *score_lines(result.evaluation),
         *_neighbor_lines(release, scenario),
         "",
-        *_next_lines(result, release),
+        *_next_lines(result, release, scenario),
     ]
 
 
@@ -68,23 +68,25 @@ def _protection(entry: Mapping[str, Any], delta: float) -> tuple[str, str, str]:
     return epsilon_shown(entry["epsilon"]), shown(delta), ""
 
 
+def _shown_keys(release: Release, scenario: Scenario) -> list[str]:
+    """Keys of ``[evaluation] neighbors_of`` that the main table has."""
+    known = release.tables[main_table_name(release)].row_of if release.tables else {}
+    return [key for key in scenario.evaluation.neighbors_of if key in known][:_LISTS]
+
+
 def _neighbor_lines(release: Release, scenario: Scenario) -> list[str]:
-    if not release.tables:
+    keys = _shown_keys(release, scenario)
+    if not keys:
         return []
     vectors = release.tables[main_table_name(release)]
-    known = [key for key in scenario.evaluation.neighbors_of if key in vectors.row_of][:_LISTS]
-    if not known:
-        return []
-    width = max(len(key) for key in known)
-    shown_lists = [
-        f"  {key.ljust(width)}  {', '.join(other for other, _ in vectors.neighbors(key, _NEIGHBORS))}" for key in known
-    ]
-    return ["", "Nearest neighbours", *shown_lists]
+    width = max(len(key) for key in keys)
+    near = {key: ", ".join(other for other, _ in vectors.neighbors(key, _NEIGHBORS)) for key in keys}
+    return ["", "Nearest neighbours", *(f"  {key.ljust(width)}  {others}" for key, others in near.items())]
 
 
-def _next_lines(result: SimulationResult, release: Release) -> list[str]:
+def _next_lines(result: SimulationResult, release: Release, scenario: Scenario) -> list[str]:
     commands = [f"fedembed report {result.release} --open", f"fedembed verify {result.release}"]
     if release.tables:
-        vectors = release.tables[main_table_name(release)]
-        commands.append(f"fedembed neighbors {result.release} {vectors.keys[0]}")
+        keys = _shown_keys(release, scenario) or release.tables[main_table_name(release)].keys
+        commands.append(f"fedembed neighbors {result.release} {keys[0]}")
     return ["Next", *(f"  {command}" for command in commands)]
