@@ -116,6 +116,10 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
         )
     try:
         with translated(path):
+            if not create and not _check_marks(connection, path):
+                raise LedgerError(
+                    f"{path} is empty, not a ledger", remedy="Restore it from a backup if it once was a ledger."
+                )
             _prepare(connection, path)
     except FedembedError:
         connection.close()

@@ -23,9 +23,8 @@ ledger_app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-LedgerArgument = Annotated[
-    Path, typer.Argument(metavar="LEDGER", help="The ledger file, or the folder that holds a ledger.sqlite.")
-]
+# What the argument means stands in the commands' text: click 8.5 drops the help of typer's arguments.
+LedgerArgument = Annotated[Path, typer.Argument(metavar="LEDGER", hidden=True)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -77,13 +76,23 @@ def show(
     ledger: LedgerArgument,
     *,
     delta: Annotated[
-        float | None, typer.Option(help="State epsilon at this delta; by default the largest that a run stated.")
+        float | None,
+        typer.Option(metavar="DELTA", help="State epsilon at this delta; by default the largest that a run stated."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Accounts to show; by default 20, with --json all.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Accounts to show; by default 20, with --json all.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Show what was spent on each data set, under each privacy unit, over all runs and coordinators."""
+    """Show what was spent on each data set under each privacy unit.
+
+    All runs and coordinators count together. LEDGER is a ledger file, or the folder of a run or site that holds a
+    ledger.sqlite. A ledger that does not verify is not shown (exit code 8).
+
+    Example: fedembed ledger show runs/first --delta 1e-6
+    """
     with Ledger.open(_file(ledger), create=False) as book:
+        book.verify()
         rows, head = book.head()
         shown, total = accounts(book, delta, limit if json_output else limit or 20)
     if json_output:
@@ -104,7 +113,14 @@ def verify(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Recompute the hash chain of a ledger; name the first row that is altered or missing (exit code 8)."""
+    """Recompute the hash chain of a ledger and name the first bad row.
+
+    LEDGER is a ledger file, or the folder of a run or site that holds a ledger.sqlite. Fails with exit code 8 when a
+    row was altered or is missing. Keep the head that is printed somewhere else: given back with --head, it shows a
+    ledger that was replaced as a whole.
+
+    Example: fedembed ledger verify runs/first
+    """
     with Ledger.open(_file(ledger), create=False) as book:
         book.verify(head.strip().lower() if head else None)
         rows, last = book.head()

@@ -222,7 +222,10 @@ class Ledger:
         with self._lock, translated(self.path):
             wrong = flaw(self._connection, head)
         if wrong:
-            raise LedgerError(f"the ledger {self.path} does not verify: {wrong}")
+            raise LedgerError(
+                f"the ledger {self.path} does not verify: {wrong}",
+                remedy="Restore the ledger from a backup; never delete it, and find out who altered it.",
+            )
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -10,13 +10,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import click
 import typer
 
 from client.cli import ledger_app
-from common.errors import FedembedError, StorageError, UsageError
+from common.errors import ConfigError, FedembedError, StorageError, UsageError
 from simulations import doctor
 from simulations.commands import inspect, release, train
 from simulations.commands.exit_codes import BROKEN_PIPE, INTERRUPTED
@@ -24,6 +25,7 @@ from simulations.commands.help_page import Command, Group
 from simulations.commands.output import emit_json, note
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_TOO_LARGE = "Lower the dimension in [task], vocabulary.max_rows or buckets, or training.batch_size."
 
 _ABOUT = """Train embeddings across parties that never show each other their data, under differential privacy.
 
@@ -68,6 +70,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _function in _COMMANDS.items():
     app.command(_name, cls=Command)(_function)
+for _command in ledger_app.registered_commands:
+    _command.cls = Command  # the same help page as everywhere
 app.add_typer(ledger_app, name="ledger")
 
 
@@ -100,6 +104,8 @@ def _guarded(words: list[str], *, debug: bool) -> int:
         return stop.code if isinstance(stop.code, int) else 1
     except BrokenPipeError:
         return _nobody_reads()
+    except KeyboardInterrupt:  # outside a command; typer turns the others into the same code
+        returned = INTERRUPTED
     except Exception as error:  # the outermost frame: every failure becomes a message and an exit code
         if debug:
             traceback.print_exc()
@@ -130,14 +136,22 @@ def _failed(error: Exception, *, json_output: bool, debug: bool) -> int:
 def _explained(error: Exception, *, debug: bool) -> tuple[str, str, str, int]:
     if isinstance(error, OSError) and error.errno in _FULL_DISK:
         error = StorageError(f"cannot write {error.filename or 'to the disk'}: {error.strerror}")
+    if isinstance(error, MemoryError):
+        error = ConfigError("there is not enough memory for this", remedy=_TOO_LARGE)
     if isinstance(error, FedembedError):
         return type(error).__name__, error.message, error.hint, error.exit_code
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "fedembed"
         return "UsageError", error.format_message(), f"Run `{path} --help` to see what it takes.", error.exit_code
-    remedy = "" if debug else "This is a fault in fedembed; run the command again with --debug to see where."
-    return type(error).__name__, str(error) or "no message", remedy, 1
+    # The text of an error that nobody foresaw may quote anything, also a record: only --debug shows it.
+    remedy = "" if debug else "This is a fault in fedembed; run it again with --debug to see its text and place."
+    return type(error).__name__, f"unforeseen{_place(error)}", remedy, 1
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f", in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Kind(StrEnum):
 
 def list_members(
     kind: Annotated[
-        Kind | None, typer.Argument(help="What to list; everything without it.", show_default=False)
+        Kind | None, typer.Argument(metavar="[KIND]", help="What to list; everything without it.", hidden=True)
     ] = None,
     *,
     json_output: JsonOption = False,

@@ -34,6 +34,8 @@ def verify(release: ReleaseArgument, *, json_output: JsonOption = False) -> None
 
     RELEASE is the folder that `fedembed simulate` named at its end. Fails with exit code 9 when anything was altered,
     or when the claim does not follow from the events.
+
+    Example: fedembed verify runs/first
     """
     from common.release import verify as verified
 
@@ -143,6 +145,9 @@ def export(
     json_output: JsonOption = False,
 ) -> None:
     """Write a table of a release in a format that other programs read.
+
+    RELEASE is the folder of a release, or of the run that made it. A file at PATH is replaced
+    once the new one is whole.
 
     Example: fedembed export RELEASE --format word2vec_text --out vectors.txt
     """

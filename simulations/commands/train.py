@@ -22,7 +22,11 @@ class Engine(StrEnum):
 ScenarioArgument = Annotated[str | None, typer.Argument(metavar="[SCENARIO]", hidden=True)]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. privacy.epsilon=1. May be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting, e.g. privacy.epsilon=1; no value: take it out. Repeatable.",
+    ),
 ]
 EngineOption = Annotated[
     Engine, typer.Option("--engine", show_default=False, help="local (default): in this process; ray: on Ray.")
