@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import flwr.app
@@ -12,6 +13,8 @@ from client.node import open_session
 from client.session import Session, failure_reply
 from common import wire
 from common.errors import FedembedError
+
+_LOG = logging.getLogger("fedembed.client")
 
 
 def session_of(context: Context) -> Session:
@@ -48,4 +51,8 @@ def build_app(
     return client_app
 
 
-app = build_app(session_of)
+def _logged(error: FedembedError) -> None:
+    _LOG.error("%s: %s %s", type(error).__name__, error.message, error.hint)
+
+
+app = build_app(session_of, _logged)

@@ -12,18 +12,18 @@ import numpy as np
 
 from client.ledger import Ledger, Reservation
 from client.policy import Policy, Refusal, check, check_spend
-from client.training import client_updates, local_training
+from client.training import client_updates, local_training, sample_loss
 from common import wire
 from common.config import Scenario, scenario_from_json
-from common.errors import FedembedError, WireError
+from common.errors import DataError, FedembedError, LedgerError, StorageError, WireError
 from common.files import atomic_files
-from common.privacy.accounting import check_delta, event_to_json
+from common.privacy.accounting import event_to_json
 from common.privacy.rng import NoiseSource
 from common.seeds import public_rng
 from common.table import FloatArray, IntArray, RowDomain
 from common.units import ClientStore
 from common.update import UpdateBatch
-from common.work import Work, work_for
+from common.work import Work, refuse_large_delta, work_for
 
 
 class DataSource(Protocol):
@@ -124,8 +124,7 @@ class Session:
         """
         plan, store = self._work().plan, self._clients()
         event = json.dumps(event_to_json(plan.round_event("public")), sort_keys=True)
-        if plan.mode != "none":
-            check_delta(plan.delta, max((store.client(i).count for i in range(len(store))), default=0))
+        refuse_large_delta(plan, max((store.client(i).count for i in range(len(store))), default=0))
         for fingerprint in dict.fromkeys(self.fingerprints) if self.policy.limits_spend else ():
             refusal = self._spend_refusal(fingerprint, {event: plan.rounds})
             if refusal is not None:
@@ -197,8 +196,19 @@ class Session:
                 sources=[self._source(names[k], round_number, attempt) for k in active],
             )
         arrays = {"clients": chosen, "status": status, **wire.encode_updates(batch)}
+        if work.plan.mode == "none" and work.scenario.evaluation.loss_clients:
+            arrays["loss"] = self._losses(parameters, chosen, round_number)
         config = {"status": "done", "round": round_number, "version": self.version}
         return _reply(self.run, arrays, **config)
+
+    def _losses(self, parameters: dict[str, FloatArray], chosen: IntArray, round_number: int) -> FloatArray:
+        work, store = self._work(), self._clients()
+        some = chosen[: work.scenario.evaluation.loss_clients]
+        seeds = [
+            int(public_rng(work.scenario.seed, "loss", round_number, store.names[i]).integers(2**31)) for i in some
+        ]
+        found = [sample_loss(work, parameters, store.client(int(i)), s) for i, s in zip(some, seeds, strict=True)]
+        return np.array(found, dtype=np.float32)
 
     def _charge(self, fingerprints: list[str], round_number: int, attempt: int) -> Refusal | None:
         """Charge the round, durably, and refuse it where that goes over the limit.
@@ -246,8 +256,13 @@ class Session:
 
 
 def failure_reply(run: str, error: FedembedError) -> wire.Payload:
-    """A refusal for an error raised on purpose: class and message, which never hold private values."""
-    return _reply(run, status="failed", clients=0, code=type(error).__name__, reason=str(error))
+    """A refusal for an error raised on purpose.
+
+    What is wrong with this node's own files (their names, columns and line numbers) is for its operator alone.
+    """
+    own = isinstance(error, (DataError, LedgerError, StorageError))
+    reason = "the node cannot use its own files; its log says why" if own else str(error)
+    return _reply(run, status="failed", clients=0, code=type(error).__name__, reason=reason)
 
 
 def _reply(run: str, arrays: dict[str, Any] | None = None, **config: Any) -> wire.Payload:
