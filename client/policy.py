@@ -75,7 +75,10 @@ def read_policy(path: Path) -> Policy:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"no policy file {path}", remedy="Write one; docs/operator.md shows an example.") from None
+        raise ConfigError(
+            f"no policy file {path}",
+            remedy='Write one: `max_epsilon = 8.0`, and where the coordinator is trusted `modes = ["central"]`.',
+        ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read policy {path}: {error}", remedy="Correct the policy file.") from None
     try:
@@ -91,7 +94,7 @@ def _explained(key: str, kind: str, message: str) -> str:
     return f"{key}: {message.removeprefix('Value error, ')}"
 
 
-# Eight parameters: one for each term of a run that a policy limits; they are keywords, and all are needed.
+# exception: one parameter for each term of a run that a policy limits; they are keywords, and all are needed.
 def check(
     policy: Policy, *, mode: str, family: str, unit: str, epsilon: float, delta: float, rounds: int
 ) -> Refusal | None:

@@ -9,8 +9,8 @@ import numpy as np
 from common.compact import renumbered, touched_rows
 from common.errors import ConfigError
 from common.families import AdditiveFamily, LocalFamily, LocalTraining, ModuleFamily
+from common.privacy import mechanisms
 from common.privacy.clipping import clip
-from common.privacy.mechanisms import gaussian
 from common.privacy.rng import NoiseSource
 from common.units import Units
 from common.update import (
@@ -157,8 +157,8 @@ def _with_local_noise(work: Work, batch: UpdateBatch, sources: list[NoiseSource]
                 lo, hi = table.offsets[k], table.offsets[k + 1]
                 value[table.ids[lo:hi]] = table.values[lo:hi]
             dense[spec.name] = value
-        stddev = work.plan.noise_stddev
-        noised.append(dense_update(gaussian.MECHANISM.add_noise(dense, stddev, source), work.update_specs))
+        mechanism = mechanisms.load(work.plan.mechanism)
+        noised.append(dense_update(mechanism.add_noise(dense, work.plan.noise_stddev, source), work.update_specs))
     return concatenated(noised)
 
 

@@ -86,6 +86,7 @@ class PrivacyConfig(Section):
     noise_multiplier: float | None = None
     delta: float = 1e-6
     l2_clip_norm: float | None = Field(None, description="L2 bound of one unit's contribution; families may fix it")
+    mechanism: str = Field("gaussian", description="one of `fedembed list mechanisms`")
     test_mode: bool = Field(False, description="noise and sampling from --seed: reproducible, and NOT private")
 
     @model_validator(mode="after")

@@ -53,7 +53,7 @@ def release_contents(work: Work, outcome: Outcome, benchmarks: Mapping[str, Path
         evaluation=evaluate(work, tables, benchmarks),
         rounds=outcome.state.history,
         scenario=work.scenario.model_dump(mode="json"),
-        notes=_notes(outcome, benchmarks),
+        notes=_notes(outcome, tables, benchmarks),
     )
 
 
@@ -92,12 +92,14 @@ def _beside(score: Score, before: Score) -> Score:
     return replace(score, baseline_name="the table before training", baseline_value=before.value)
 
 
-def _notes(outcome: Outcome, benchmarks: Mapping[str, Path]) -> dict[str, Any]:
+def _notes(outcome: Outcome, tables: Mapping[str, EmbeddingTable], benchmarks: Mapping[str, Path]) -> dict[str, Any]:
     notes: dict[str, Any] = {
         "clients": f"{outcome.clients} clients; what their data are is known to them alone",
         "enrolled_clients": outcome.clients,
         "resumed_from_round": outcome.resumed_from_round,
     }
+    if tables:
+        notes["main_table"] = next(iter(tables))
     if benchmarks:
         notes["evaluation_data"] = "held-out records; the claim covers training data and not the records measured on"
     return notes

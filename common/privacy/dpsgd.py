@@ -76,7 +76,7 @@ class LocalTraining(Protocol):
     def device(self) -> str: ...
 
 
-# Eight parameters: the client's loop hands over the round's public objects one by one, as for every family.
+# exception: the client's loop hands over the round's public objects one by one, as for every family.
 def train_example_mode(
     family: ModuleFamily,
     parameters: Parameters,
@@ -200,7 +200,7 @@ def _load(engine: UnitGradients, values: Mapping[str, NDArray[Any]]) -> None:
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(values[name])))
 
 
-# Seven parameters: one more than the rule, because plan, training and source travel together everywhere in this file.
+# exception: one more than the rule, because plan, training and source travel together everywhere in this file.
 def _steps(
     family: ModuleFamily,
     engine: UnitGradients,

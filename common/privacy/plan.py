@@ -192,6 +192,7 @@ def make_plan(
         local_steps=training.local_steps if example else 0,
         unit_rate=training.unit_rate if example else 0.0,
         test_mode=privacy.test_mode,
+        mechanism=mechanisms.load(privacy.mechanism).name,
     )
     if privacy.epsilon is None:
         return draft

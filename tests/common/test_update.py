@@ -84,6 +84,8 @@ def test_concatenation_keeps_every_contribution(first, second):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
 def test_scaling_by_zero_removes_even_non_finite_values(bad):
     rows = coalesce(np.array([0, 1]), np.array([0, 0]), np.array([[bad], [2.0]], np.float32), count=2, rows=1)
-    batch = scaled(UpdateBatch(2, {"table": rows}, {"bias": np.array([[bad], [1.0]], np.float32)}), np.array([0.0, 1.0]))
+    batch = scaled(
+        UpdateBatch(2, {"table": rows}, {"bias": np.array([[bad], [1.0]], np.float32)}), np.array([0.0, 1.0])
+    )
     assert batch.rows["table"].values[:, 0].tolist() == [0.0, 2.0]
     assert batch.dense["bias"][:, 0].tolist() == [0.0, 1.0]

@@ -56,7 +56,12 @@ def test_steps_equal_the_textbook(name, momentum, sparse):
 
 def test_changed_rows_are_reported_only_where_nothing_else_moved():
     ids, values = np.array([2]), np.ones((1, COLUMNS), np.float32)
-    for optimizer, momentum, expected in [("sgd", 0.0, [2]), ("adagrad", 0.0, [2]), ("sgd", 0.5, [2]), ("adam", 0, [2])]:
+    for optimizer, momentum, expected in [
+        ("sgd", 0.0, [2]),
+        ("adagrad", 0.0, [2]),
+        ("sgd", 0.5, [2]),
+        ("adam", 0, [2]),
+    ]:
         parameters = {"t": np.zeros((ROWS, COLUMNS), np.float32)}
         config = ServerConfig(optimizer=optimizer, lr=1.0, momentum=momentum)
         changed = apply_step(parameters, {"t": MeanUpdate(ids, values)}, {}, config)
