@@ -95,7 +95,7 @@ def test_replies_after_the_close_are_late_and_unasked_ones_foreign():
 
 
 def test_a_dead_node_is_counted_once():
-    made, work = machine()
+    made, _ = machine()
     made.fail("m1", "node_unavailable")
     made.fail("m1", "node_unavailable")
     made.close()
