@@ -6,8 +6,10 @@ given the class that most of its five nearest support images have. Both training
 start from the same values; both figures are means over the seeds. A writer holds some 22 images, each of another
 character.
 
-``federated`` draws a twentieth of the writers a round (Poisson), each of whom makes one pass in small batches, and
-averages. ``collected`` is the same program with a single client that holds everything.
+``federated`` draws a twentieth of the writers a round (Poisson), each of whom makes one pass in small batches; the
+server applies the mean with momentum. (Without momentum and at a four times larger local rate, ten passes gave 0.36
+where these settings gave 0.84: a writer's few classes pull the last layer far away from the others'.) ``collected`` is
+the same program with a single client that holds everything, at a rate that suited it.
 """
 
 from __future__ import annotations
@@ -87,8 +89,8 @@ def _federated(passes: int) -> dict[str, Any]:
     return {
         "data": {"client_key": ["alphabet", "drawer"]},
         "federation": {"rounds": round(passes / RATE), "sampling": "poisson", "rate": RATE},
-        "training": {"batch_size": 4, "lr": 0.2},
-        "server": {"checkpoint_every": 1000},
+        "training": {"batch_size": 4, "lr": 0.05},
+        "server": {"momentum": 0.9, "checkpoint_every": 1000},
     }
 
 

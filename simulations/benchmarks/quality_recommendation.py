@@ -105,7 +105,7 @@ def _rows(ours: dict[str, list[list[float]]], split: RecommendationBenchmark, se
         yield reported(f"implicit BPR: {measure}", float(bpr_peer[number]))
         yield reported(f"federated ALS: {measure}", float(als[number]))
         yield reported(f"federated BPR: {measure}", float(bpr[number]))
-        share = (als[number] - baseline[number]) / (best[number] - baseline[number])
+        share = float((als[number] - baseline[number]) / (best[number] - baseline[number]))
         yield at_least(f"federated ALS: share of implicit ALS's lift over popularity, {measure}", share, LEAST_SHARE)
 
 
