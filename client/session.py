@@ -193,7 +193,7 @@ class Session:
                 parameters,
                 [store.client(int(chosen[k])) for k in active],
                 training=local_training(work, round_number),
-                sources=[self._source(names[k], round_number, attempt) for k in active],
+                sources=self._sources([names[k] for k in active], round_number, attempt),
             )
         arrays = {"clients": chosen, "status": status, **wire.encode_updates(batch)}
         if work.plan.mode == "none" and work.scenario.evaluation.loss_clients:
@@ -237,12 +237,14 @@ class Session:
                     status[k] = wire.LATE
         return status
 
-    def _source(self, name: str, round_number: int, attempt: int) -> NoiseSource:
+    def _sources(self, names: Sequence[str], round_number: int, attempt: int) -> list[NoiseSource]:
         """Fresh randomness from the operating system; reproducible where the run protects nobody anyway."""
         work = self._work()
         if work.plan.mode == "none" or work.plan.test_mode:
-            return NoiseSource.seeded_for_tests(work.scenario.seed).derive("client", name, round_number)
-        return NoiseSource.from_os().derive("client", name, round_number, attempt)
+            root = NoiseSource.seeded_for_tests(work.scenario.seed)
+            return [root.derive("client", name, round_number) for name in names]
+        root = NoiseSource.from_os()  # every derivation from it is salted by the operating system again
+        return [root.derive("client", name, round_number, attempt) for name in names]
 
     def _work(self) -> Work:
         if self.work is None:

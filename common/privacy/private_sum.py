@@ -42,10 +42,12 @@ class _TableSum:
         self.full: FloatArray | None = None
 
     def add(self, table: RowBatch) -> None:
-        self.parts.append((table.ids.copy(), table.values.copy()))  # the caller may reuse its buffers
         self.entries += len(table.ids)
         if self.full is not None or self.entries >= self.spec.shape[0]:
+            self.parts.append((table.ids, table.values))
             self.full = self.dense()
+        else:
+            self.parts.append((table.ids.copy(), table.values.copy()))  # the caller may reuse its buffers
 
     def dense(self) -> FloatArray:
         """The whole table, shape (V, D); cost follows the pending entries once the table exists."""
