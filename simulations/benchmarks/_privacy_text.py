@@ -1,0 +1,122 @@
+"""Words under privacy: the spectral family in mode central, word2vec in mode example, both beside a random table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.evaluation import quality
+from common.evaluation.score import Score
+from common.table import EmbeddingTable
+from simulations.benchmarks._federated import clients_of, privacy, scenario, table_of
+from simulations.benchmarks._scored import EPSILONS, Figure
+from simulations.benchmarks._texts import Text
+
+DELTA = 1e-6
+PAIR_TASKS = ("WordSim-353", "RG-65", "MTurk-287", "topics")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A family on a unit, with what has to be reached: ``targets[epsilon][measure]``.
+
+    ``plain_sections`` replace ``sections`` where the run without privacy is another one.
+    """
+
+    label: str
+    family: str
+    table: str
+    unit: str
+    mode: str
+    rows: int
+    task: dict[str, Any]
+    sections: dict[str, Any]
+    plain_sections: dict[str, Any] | None = None
+    targets: Mapping[float, Mapping[str, float]] = field(default_factory=dict)
+
+
+SPECTRAL_SENTENCE = Method(
+    label="spectral, unit sentence",
+    family="spectral",
+    table="rows",
+    unit="record",
+    mode="central",
+    rows=10_000,
+    task={"dimension": 128},
+    sections={"federation": {"rounds": 3}},
+    targets={
+        8.0: {"WordSim-353": 0.28, "RG-65": 0.27, "MTurk-287": 0.44},
+        3.0: {"WordSim-353": 0.16, "RG-65": 0.05, "MTurk-287": 0.29},
+    },
+)
+SPECTRAL_PASSAGE = Method(
+    label="spectral, unit 15 sentences",
+    family="spectral",
+    table="rows",
+    unit="passage",
+    mode="central",
+    rows=2_000,
+    task={"dimension": 128},
+    sections={"federation": {"rounds": 3}},
+    targets={8.0: {"WordSim-353": 0.52}, 3.0: {"WordSim-353": 0.30}},
+)
+WORD2VEC_EXAMPLE = Method(
+    label="word2vec example mode, unit sentence",
+    family="word2vec",
+    table="words",
+    unit="record",
+    mode="example",
+    rows=2_000,
+    task={"dimensions": 16, "max_pairs": 48, "shared_negatives": 16, "subsample": 1e-4},
+    sections={
+        "privacy": {"l2_clip_norm": 0.05},
+        "federation": {"rounds": 6},
+        "training": {"local_steps": 4, "batch_size": 600, "unit_rate": 0.03, "lr": 20.0},
+    },
+    plain_sections={
+        "federation": {"rounds": 400, "sampling": "poisson", "rate": 1 / 16},
+        "training": {"local_steps": 30, "batch_size": 64, "lr": 0.025},
+        "server": {"denominator": 1.0},
+    },
+)
+METHODS = (SPECTRAL_SENTENCE, SPECTRAL_PASSAGE, WORD2VEC_EXAMPLE)
+QUICK_ROWS, QUICK_DIMENSION = 100, 8
+
+
+def figures(text: Text, folder: Path, *, quick: bool) -> list[Figure]:
+    """Every method at every epsilon on every word benchmark."""
+    methods = [method for method in METHODS if not (quick and method is SPECTRAL_PASSAGE)]
+    return [figure for method in methods for figure in _of_method(method, text, folder / method.label, quick=quick)]
+
+
+def _of_method(method: Method, text: Text, folder: Path, *, quick: bool) -> Iterator[Figure]:
+    base = _base(method, text, quick=quick)
+    store = clients_of(scenario(base, privacy("none", None, DELTA)), folder)
+    for epsilon in (8.0,) if quick else EPSILONS:
+        sections = method.sections if epsilon is not None else method.plain_sections or method.sections
+        table = table_of(scenario(base, sections, privacy(method.mode, epsilon, DELTA)), store, method.table)
+        for measure, score, baseline in _scores(table, text):
+            target = math.nan if quick or epsilon is None else method.targets.get(epsilon, {}).get(measure, math.nan)
+            yield Figure(method.label, epsilon, measure, score, baseline, target)
+
+
+def _base(method: Method, text: Text, *, quick: bool) -> dict[str, Any]:
+    task = dict(method.task)
+    if quick:
+        task["dimension" if "dimension" in task else "dimensions"] = QUICK_DIMENSION
+    sections = text.sections(method.unit, QUICK_ROWS if quick else method.rows)
+    return {**sections, "task": {"family": method.family, **task}}
+
+
+def _scores(table: EmbeddingTable, text: Text) -> Iterator[tuple[str, Score, float]]:
+    """Measure, score and baseline: for pairs, random tables correlate by 0 in expectation."""
+    similarity, together = quality.load("similarity"), quality.load("cooccurrence")
+    for name, file in text.similarity.items():
+        if name in PAIR_TASKS:
+            yield name, similarity.score(table, file, seed=0)[0], 0.0
+    if text.public is not None:
+        score = together.score(table, text.public, seed=0)[0]
+        yield "words used together (AUC)", score, score.baseline_value
