@@ -66,6 +66,7 @@ class Entry(NamedTuple):
         return hashlib.sha256(previous + _CANONICAL.encode(self).encode()).digest()
 
 
+RESTORE = "Restore the ledger from a backup; never delete it, and find out who altered it."
 INSERT = f"INSERT INTO entries ({', '.join(Entry._fields)}, hash) VALUES ({', '.join('?' * (len(Entry._fields) + 1))})"
 SELECT = f"SELECT {', '.join(Entry._fields)}, hash FROM entries"
 

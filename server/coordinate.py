@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,45 +36,58 @@ def coordinate(
     family_rows = work_for(scenario, None).family.row_domain
     domain = row_domain(scenario.vocabulary) if family_rows is not None else None
     work = work_for(scenario, domain)
+    before = scores_before_training(work, benchmarks)
     outcome = FederatedRun(work, exchange, out / STATE_FOLDER, reporter).execute()
     reporter.preparing("evaluating and writing the release")
-    write_release(out / RELEASE_FOLDER, release_contents(work, outcome, benchmarks))
+    write_release(out / RELEASE_FOLDER, release_contents(work, outcome, benchmarks, before=before))
     return outcome
 
 
-def release_contents(work: Work, outcome: Outcome, benchmarks: Mapping[str, Path]) -> ReleaseContents:
-    """Tables, claim, quality and public history of a finished run."""
+def release_contents(
+    work: Work, outcome: Outcome, benchmarks: Mapping[str, Path], *, before: Sequence[Score]
+) -> ReleaseContents:
+    """Tables, claim, quality and public history of a finished run; ``before`` from ``scores_before_training``."""
     tables = work.family.export(outcome.state.parameters, work.domain, work.options)
     return ReleaseContents(
         tables=tables,
         model={} if tables else outcome.state.parameters,
         model_config={"family": work.family.name, "options": work.options.model_dump(mode="json")},
         certificate=work.plan.claim(outcome.releases),
-        evaluation=evaluate(work, tables, benchmarks),
+        evaluation=evaluate(work.scenario, tables, benchmarks, before=before),
         rounds=outcome.state.history,
         scenario=work.scenario.model_dump(mode="json"),
         notes=_notes(outcome, tables, benchmarks),
     )
 
 
-def evaluate(work: Work, tables: Mapping[str, EmbeddingTable], benchmarks: Mapping[str, Path]) -> list[Score]:
-    """Scores of the main table on every task of the scenario, each beside the better of two baselines.
+def scores_before_training(work: Work, benchmarks: Mapping[str, Path]) -> list[Score]:
+    """Scores of the table before any client is asked (random, or from public text), on every task of the scenario.
 
-    One is the task's own; the other is the table before any client was asked (random, or from public text), because
-    what that reaches has not been learned from anybody.
+    They are made first, so that a benchmark that cannot be scored stops the run before anybody's budget is spent.
 
     Raises:
         ConfigError: unknown task. EvaluationError: a benchmark that shares nothing with the table.
     """
-    if not tables or not work.scenario.evaluation.tasks:
+    if not work.scenario.evaluation.tasks:
         return []
     start = work.family.initial(work.options, work.specs, work.domain, work.scenario.seed)
-    before = work.family.export(start, work.domain, work.options)
-    scores = _scores(work.scenario, tables, benchmarks)
-    return [_beside(s, b) for s, b in zip(scores, _scores(work.scenario, before, benchmarks), strict=True)]
+    return _scores(work.scenario, work.family.export(start, work.domain, work.options), benchmarks)
+
+
+def evaluate(
+    scenario: Scenario, tables: Mapping[str, EmbeddingTable], benchmarks: Mapping[str, Path], *, before: Sequence[Score]
+) -> list[Score]:
+    """Scores of the main table on every task of the scenario, each beside the better of two baselines.
+
+    One is the task's own; the other is the table before training, because what that reaches has not been learned
+    from anybody.
+    """
+    return [_beside(s, b) for s, b in zip(_scores(scenario, tables, benchmarks), before, strict=True)]
 
 
 def _scores(scenario: Scenario, tables: Mapping[str, EmbeddingTable], benchmarks: Mapping[str, Path]) -> list[Score]:
+    if not tables:
+        return []
     main = next(iter(tables.values()))
     scores: list[Score] = []
     for entry in scenario.evaluation.tasks:

@@ -14,6 +14,7 @@ from common.work import Work
 from server.run import refuse_leaky_settings
 
 CORPUS = "corpus"
+MAX_NOISE_STDDEV = 1e15  # squares of such sums still fit into float32
 _COPIES = 3  # of the parameters at least: the state, the update's sum, and what the server makes of both
 
 
@@ -75,11 +76,15 @@ def _refuse_unknown_tasks(work: Work) -> None:
 
 
 def _refuse_unaccountable(work: Work) -> None:
+    """Noise so small that epsilon overflows, or so large that a float32 table cannot hold it."""
+    plan = work.plan
     try:
-        work.plan.epsilon("public")
+        usable = plan.noise_stddev < MAX_NOISE_STDDEV and plan.epsilon("public") >= 0
     except OverflowError:
+        usable = False
+    if not usable:
         raise PrivacyConfigError(
-            f"noise_multiplier = {work.plan.noise_multiplier:g} over {work.plan.rounds:,} rounds is too far from any "
-            "useful guarantee to be accounted",
+            f"noise_multiplier = {plan.noise_multiplier:g} over {plan.rounds:,} rounds is too far from any useful "
+            "guarantee to be accounted or computed",
             remedy="Give privacy.epsilon instead: the noise is then found for you.",
-        ) from None
+        )

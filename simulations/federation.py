@@ -66,7 +66,7 @@ def run_simulation(scenario: Scenario, *, out: Path, engine: str, reporter: Repo
 def _run(scenario: Scenario, out: Path, engine: str, reporter: Reporter) -> int:
     """Run the engine; returns the round that a checkpoint let it start from."""
     if (out / STATE_FOLDER).exists():
-        CheckpointDirectory(out / STATE_FOLDER, scenario.digest)  # refuses another run's folder, before it is touched
+        _refuse_unfit_state(scenario, out)
     work = enrolled_work(scenario)
     refuse_unfit_machine(work, nodes=1 if engine == "local" else None)
     store = prepared_clients(work, out, reporter)
@@ -85,6 +85,14 @@ def _run(scenario: Scenario, out: Path, engine: str, reporter: Reporter) -> int:
     if engine != "local":
         raise ConfigError(f"unknown engine {engine!r}", remedy="Engines: local, ray.")
     return run_locally(store, out, run_config, reporter).resumed_from_round
+
+
+def _refuse_unfit_state(scenario: Scenario, out: Path) -> None:
+    """Refuse another run's folder before it is touched, and one whose rounds are begun and whose ledger is gone."""
+    if CheckpointDirectory(out / STATE_FOLDER, scenario.digest).attempts():
+        from client.ledger import Ledger
+
+        Ledger.open(out / LEDGER_FILE, create=False).close()
 
 
 def run_locally(store: ClientStore, out: Path, run_config: dict[str, str], reporter: Reporter) -> Outcome:

@@ -73,6 +73,7 @@ BAD_SETTINGS: list[tuple[tuple[str, ...], int, str]] = [
     (("privacy.epsilon=3",), 4, "exactly one"),
     (("privacy.mode=none",), 4, "must be absent"),
     (("privacy.noise_multiplier=1e-9",), 4, "too far"),
+    (("privacy.noise_multiplier=1e39",), 4, "too far"),
     (("privacy.delta=0",), 4, "strictly between"),
     (("privacy.delta=0.5",), 4, "not below 1/n"),
     (("privacy.mode=example", "training.local_steps=1", "training.unit_rate=0.5"), 4, "'spectral' has not"),

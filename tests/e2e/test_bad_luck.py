@@ -102,6 +102,23 @@ def test_really_full_disk(kib: int, here: Path, run: Run, small_disk: Callable[[
     resumes(run, out)
 
 
+@pytest.mark.parametrize("content", [None, b"", b"no database"])
+def test_rounds_without_their_ledger_do_not_go_on(content: bytes | None, here: Path, run: Run) -> None:
+    assert simulate(run, "federation.dropout=0.99")[0] == 11
+    for name in ("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"):
+        (here / "out" / name).unlink(missing_ok=True)
+    if content is not None:
+        (here / "out" / "ledger.sqlite").write_bytes(content)
+    check_refusal(simulate(run, "federation.dropout=0.99"), 8, "ledger")
+
+
+@pytest.mark.parametrize("task", ["similarity", "similarity:pairs.tsv", "knn"])
+def test_an_unusable_benchmark_stops_the_run_before_a_round(task: str, here: Path, run: Run) -> None:
+    (here / "pairs.tsv").write_text("cat\tdog\t3\nsun\tmoon\t4\n")
+    check_refusal(simulate(run, f'evaluation.tasks=["{task}"]'), 15, "")
+    assert not (here / "out" / "state").exists()
+
+
 def test_torn_journal_line_swallows_nothing(tmp_path: Path) -> None:
     directory = CheckpointDirectory(tmp_path, "digest")
     directory.begin_attempt(1)
