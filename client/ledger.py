@@ -7,8 +7,8 @@ it was charged. Data sets are named by a fingerprint; spend adds up over runs, j
 What is spent under one privacy unit is an account of its own: a bound for sentences says nothing about documents.
 ``units`` lists the accounts of a data set, and a policy should not let a coordinator open a second one.
 
-The chain shows altered, inserted, removed and reordered rows, also at the end. Somebody who can write the file can
-make a whole new chain, or put an old copy back: keep ``head()`` elsewhere and give it to ``verify``.
+The chain shows altered, inserted, removed and reordered rows. Somebody who can write the file can make a new chain, or
+put an old copy back: keep ``head()`` elsewhere and give it to ``verify``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from client._chain import Entry, append, connect, entries_with_hashes, flaw, last, translated
+from client._chain import RESTORE, Entry, append, connect, entries_with_hashes, flaw, last, translated
 from common.errors import LedgerError
 
 __all__ = ["Entry", "Ledger", "Reservation"]
@@ -104,8 +104,13 @@ class Ledger:
     ) -> None:
         self.close()
 
-    def reserve(self, reservations: Sequence[Reservation]) -> None:
+    def reserve(
+        self, reservations: Sequence[Reservation], *, admit: Callable[[Reservation], None] | None = None
+    ) -> None:
         """Write planned spend, all or nothing. Reserving the same again changes nothing.
+
+        ``admit`` is asked about every new reservation inside the transaction, so that no other process can spend in
+        between; what it raises undoes everything and reaches the caller.
 
         Raises:
             LedgerError: a (fingerprint, unit, run) is reserved with other terms, or rounds or event make no sense.
@@ -126,13 +131,19 @@ class Ledger:
                             f"run {run} has already reserved other terms (row {entry.seq})",
                             remedy="Start a run with other settings under a new name.",
                         )
+            if admit is not None:
+                for item in wanted.values():
+                    admit(item)
             start = last(connection)[0] + 1
             append(connection, [item.entry(start + i) for i, item in enumerate(wanted.values())])
 
-    def charge(self, run: str, round_number: int, attempt: int, fingerprints: Sequence[str]) -> None:
+    def charge(self, run: str, round_number: int, attempt: int, fingerprints: Sequence[str]) -> list[str]:
         """Record that these data sets take part in an attempt at a round; on disk before this returns.
 
         The same attempt is refused a second time: whoever asks for it again would get a second noised answer.
+
+        Returns:
+            The data sets that have now been charged more often than they reserved.
 
         Raises:
             LedgerError: a data set has no reservation in this run, or the attempt was charged before.
@@ -167,6 +178,8 @@ class Ledger:
                     for i, account in enumerate(numbers)
                 ],
             )
+            beyond = "SELECT fingerprint FROM entries r WHERE seq IN (SELECT value FROM json_each(?)) AND rounds < "
+            return [row[0] for row in connection.execute(beyond + _CHARGES, (json.dumps(numbers),))]
 
     def spent(self, fingerprint: str, unit: str) -> Counter[str]:
         """Event (JSON) -> how often it counts against this data set and unit, over all runs."""
@@ -222,10 +235,7 @@ class Ledger:
         with self._lock, translated(self.path):
             wrong = flaw(self._connection, head)
         if wrong:
-            raise LedgerError(
-                f"the ledger {self.path} does not verify: {wrong}",
-                remedy="Restore the ledger from a backup; never delete it, and find out who altered it.",
-            )
+            raise LedgerError(f"the ledger {self.path} does not verify: {wrong}", remedy=RESTORE)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

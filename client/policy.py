@@ -25,6 +25,7 @@ class Policy(BaseModel):
     families: tuple[str, ...] | None = Field(None, description="embedding families; left out: every one")
     units: tuple[str, ...] = Field(("client",), description="privacy units that a run may protect")
     mixed_units: bool = Field(False, description="one data set under several units: each has a budget of its own")
+    test_mode: bool = Field(False, description="runs whose noise can be subtracted: for trials on invented data")
     max_rounds: int = Field(1_000, ge=1)
     max_message_bytes: int = Field(268_435_456, ge=1)
 
@@ -50,6 +51,7 @@ class Policy(BaseModel):
             modes=MODES,
             units=("*",),
             mixed_units=True,
+            test_mode=True,
             max_rounds=2**31 - 1,
             max_message_bytes=2**62,
         )
@@ -96,12 +98,14 @@ def _explained(key: str, kind: str, message: str) -> str:
 
 # exception: one parameter for each term of a run that a policy limits; they are keywords, and all are needed.
 def check(
-    policy: Policy, *, mode: str, family: str, unit: str, epsilon: float, delta: float, rounds: int
+    policy: Policy, *, mode: str, family: str, unit: str, epsilon: float, delta: float, rounds: int, test_mode: bool
 ) -> Refusal | None:
     """Whether the policy allows a run with these terms; ``epsilon`` is the run's own, at ``delta``.
 
     What was spent before is for ``check_spend``. A number that is not one (NaN) is refused.
     """
+    if test_mode and not policy.test_mode:
+        return Refusal("test_mode", "the run asks for test mode, whose noise anybody can subtract: it is not allowed")
     if mode not in policy.modes:
         return Refusal("mode", f"privacy mode {mode!r} is not among those allowed: {_listed(policy.modes)}")
     if policy.families is not None and family not in policy.families:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,20 +11,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from client.admission import Admission, RefusedError
 from client.ledger import Ledger, Reservation
-from client.policy import Policy, Refusal, check, check_spend
+from client.policy import Policy, Refusal, check, check_message, check_spend
 from client.training import client_updates, local_training, sample_loss
 from common import wire
 from common.config import Scenario, scenario_from_json
 from common.errors import DataError, FedembedError, LedgerError, StorageError, WireError
 from common.files import atomic_files
-from common.privacy.accounting import event_to_json
+from common.privacy.plan import PrivacyPlan
 from common.privacy.rng import NoiseSource
 from common.seeds import public_rng
 from common.table import FloatArray, IntArray, RowDomain
 from common.units import ClientStore
 from common.update import UpdateBatch
-from common.work import Work, refuse_large_delta, work_for
+from common.work import Work, work_for
 
 
 class DataSource(Protocol):
@@ -48,6 +50,7 @@ class Session:
         simulated: whether this node plays the faults that the scenario asks for.
         state_dir: where an admitted run is kept for the process that serves the next message; ``None`` where one
             process serves them all.
+        admitted: the run that ``train`` serves; set only when its reservation is in the ledger.
     """
 
     source: DataSource
@@ -56,10 +59,7 @@ class Session:
     keeps_table: bool = False
     simulated: bool = False
     state_dir: Path | None = None
-    run: str = ""
-    work: Work | None = None
-    clients: ClientStore | None = None
-    fingerprints: tuple[str, ...] = ()
+    admitted: Admission | None = None
     parameters: dict[str, FloatArray] | None = None
     version: int = -1
 
@@ -71,32 +71,45 @@ class Session:
             ConfigError, DataError: the scenario or this node's data cannot be used.
         """
         run = payload.text("run")
-        scenario = scenario_from_json(payload.text("scenario"))
-        work = work_for(scenario, wire.decode_domain(payload))
-        refusal = self._policy_refusal(work)
-        if refusal is None:
-            self._adopt(run, work)
-            refusal = self._reserve(payload.text("coordinator"))
-        if refusal is not None:
-            return _reply(run, status="refused", clients=0, code=refusal.code, reason=refusal.message)
+        try:
+            admission = self._admission(payload)
+            self._reserve(admission, payload.text("coordinator"))
+        except RefusedError as error:
+            return _reply(run, status="refused", clients=0, code=error.refusal.code, reason=error.refusal.message)
+        self._adopt(admission)
         self._remember(payload)
-        return _reply(run, status="ready", clients=len(self._clients()))
+        return _reply(run, status="ready", clients=len(admission.clients))
+
+    def _admission(self, payload: wire.Payload) -> Admission:
+        """The run that a payload describes, if the policy allows its terms."""
+        work = work_for(scenario_from_json(payload.text("scenario")), wire.decode_domain(payload))
+        refusal = self._policy_refusal(work) or check_message(self.policy, payload.size_bytes)
+        if refusal is not None:
+            raise RefusedError(refusal)
+        store = self.source.store(work.scenario, work.domain)
+        return Admission(payload.text("run"), work, store, self.source.fingerprints(store))
+
+    def _adopt(self, admission: Admission) -> None:
+        self.admitted, self.parameters, self.version = admission, None, -1
 
     def _remember(self, payload: wire.Payload) -> None:
         if self.state_dir is not None:
-            with atomic_files(self.state_dir / "run.json", self.state_dir / "run.npz") as (config, arrays):
+            with atomic_files(*self._files(payload.text("run"))) as (config, arrays):
                 config.write_text(json.dumps(dict(payload.config)))
                 arrays.write_bytes(wire.array_bytes(payload))
 
+    def _files(self, run: str) -> tuple[Path, Path]:
+        """Where an admitted run is kept; a run's name comes from outside, so it is hashed."""
+        folder = self.state_dir or Path()
+        name = hashlib.sha256(run.encode()).hexdigest()[:32]
+        return folder / f"run-{name}.json", folder / f"run-{name}.npz"
+
     def _recall(self, run: str) -> bool:
-        """Take up a run that an earlier process of this node admitted: its reservation is in the ledger."""
-        if self.state_dir is None or not (self.state_dir / "run.json").exists():
+        """Take up a run that an earlier process of this node admitted, if the policy still allows it."""
+        if self.state_dir is None or not self._files(run)[0].exists():
             return False
-        config = json.loads((self.state_dir / "run.json").read_text())
-        if config.get("run") != run:
-            return False
-        payload = wire.Payload(config, wire.arrays_from_bytes((self.state_dir / "run.npz").read_bytes()))
-        self._adopt(run, work_for(scenario_from_json(payload.text("scenario")), wire.decode_domain(payload)))
+        config, arrays = (path.read_bytes() for path in self._files(run))
+        self._adopt(self._admission(wire.Payload(json.loads(config), wire.arrays_from_bytes(arrays))))
         return True
 
     def _policy_refusal(self, work: Work) -> Refusal | None:
@@ -108,41 +121,26 @@ class Session:
             epsilon=work.plan.epsilon("public"),
             delta=work.plan.delta,
             rounds=work.plan.rounds,
+            test_mode=work.plan.test_mode,
         )
 
-    def _adopt(self, run: str, work: Work) -> None:
-        store = self.source.store(work.scenario, work.domain)
-        self.run, self.work, self.clients = run, work, store
-        self.fingerprints = self.source.fingerprints(store)
-        self.parameters, self.version = None, -1
-
-    def _reserve(self, coordinator: str) -> Refusal | None:
+    def _reserve(self, admission: Admission, coordinator: str) -> None:
         """Reserve the whole planned run in the ledger, durable before anything is computed.
 
         The whole run is charged up front, so its rounds may be accounted as the plan does, with the secrecy of the
-        cohort where the plan counts on it.
+        cohort where the plan counts on it. What was spent before is looked at inside the same transaction.
         """
-        plan, store = self._work().plan, self._clients()
-        event = json.dumps(event_to_json(plan.round_event("public")), sort_keys=True)
-        refuse_large_delta(plan, max((store.client(i).count for i in range(len(store))), default=0))
-        for fingerprint in dict.fromkeys(self.fingerprints) if self.policy.limits_spend else ():
-            refusal = self._spend_refusal(fingerprint, {event: plan.rounds})
-            if refusal is not None:
-                return refusal
-        terms = Reservation(
-            fingerprint="",
-            unit=plan.unit,
-            run=self.run,
-            coordinator=coordinator,
-            event_json=event,
-            rounds=plan.rounds,
-            delta=plan.delta,
-        )
-        self.ledger.reserve([replace(terms, fingerprint=f) for f in dict.fromkeys(self.fingerprints)])
-        return None
+        plan, terms = admission.work.plan, admission.reservation(coordinator)
 
-    def _spend_refusal(self, fingerprint: str, extra: dict[str, int]) -> Refusal | None:
-        plan = self._work().plan
+        def admit(item: Reservation) -> None:
+            refusal = self._spend_refusal(plan, item.fingerprint, {item.event_json: item.rounds})
+            if refusal is not None:
+                raise RefusedError(refusal)
+
+        wanted = [replace(terms, fingerprint=f) for f in dict.fromkeys(admission.fingerprints)]
+        self.ledger.reserve(wanted, admit=admit if self.policy.limits_spend else None)
+
+    def _spend_refusal(self, plan: PrivacyPlan, fingerprint: str, extra: dict[str, int]) -> Refusal | None:
         others = [unit for unit in self.ledger.units(fingerprint) if unit != plan.unit]
         return check_spend(
             self.policy,
@@ -158,20 +156,30 @@ class Session:
         Raises:
             WireError: malformed payload, another run, or rows for a version that this node does not hold.
         """
-        if payload.text("run") != self.run and not self._recall(payload.text("run")):
-            return _reply(payload.text("run"), status="unprepared")
+        run = payload.text("run")
+        try:
+            if (self.admitted is None or run != self.admitted.run) and not self._recall(run):
+                return _reply(run, status="unprepared")
+            return self._answer(self._admitted(), payload)
+        except RefusedError as error:
+            return _reply(run, status="refused", code=error.refusal.code, reason=error.refusal.message)
+
+    def _answer(self, admitted: Admission, payload: wire.Payload) -> wire.Payload:
+        refusal = check_message(self.policy, payload.size_bytes)
+        if refusal is not None:
+            raise RefusedError(refusal)
         round_number, attempt = payload.integer("round"), payload.integer("attempt")
         chosen = payload.array("clients", np.int64, 1)
-        store = self._clients()
-        if not 1 <= round_number <= self._work().plan.rounds:
-            raise WireError(f"the run has rounds 1 to {self._work().plan.rounds}, not {round_number}")
-        if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(store) or len(set(chosen.tolist())) < len(chosen)):
+        rounds, hosted = admitted.work.plan.rounds, len(admitted.clients)
+        if not 1 <= round_number <= rounds or attempt < 1:
+            raise WireError(f"the run has rounds 1 to {rounds} and attempts from 1")
+        if len(chosen) and (chosen.min() < 0 or chosen.max() >= hosted or len(set(chosen.tolist())) < len(chosen)):
             raise WireError("the round names clients that this node does not host, or one twice")
         base_version = payload.integer("base_version")
         if base_version >= 0 and base_version != self.version:
-            return _reply(self.run, status="need_full", round=round_number)
+            return _reply(admitted.run, status="need_full", round=round_number)
         base = self.parameters if base_version >= 0 else None
-        parameters = wire.decode_parameters(payload, self._work().specs, base)
+        parameters = wire.decode_parameters(payload, admitted.work.specs, base)
         if self.keeps_table:
             self.parameters, self.version = parameters, payload.integer("version")
         return self._computed(parameters, chosen, round_number, attempt)
@@ -179,10 +187,9 @@ class Session:
     def _computed(
         self, parameters: dict[str, FloatArray], chosen: IntArray, round_number: int, attempt: int
     ) -> wire.Payload:
-        work, store = self._work(), self._clients()
-        refusal = self._charge([self.fingerprints[i] for i in chosen], round_number, attempt)
-        if refusal is not None:
-            return _reply(self.run, status="refused", code=refusal.code, reason=refusal.message)
+        admitted = self._admitted()
+        work, store = admitted.work, admitted.clients
+        self._charge(admitted, [admitted.fingerprints[i] for i in chosen], round_number, attempt)
         names = [store.names[i] for i in chosen]
         status = self._status(names, round_number)
         active = np.flatnonzero((status == wire.OK) | (status == wire.LATE))
@@ -199,10 +206,10 @@ class Session:
         if work.plan.mode == "none" and work.scenario.evaluation.loss_clients:
             arrays["loss"] = self._losses(parameters, chosen, round_number)
         config = {"status": "done", "round": round_number, "version": self.version}
-        return _reply(self.run, arrays, **config)
+        return _reply(admitted.run, arrays, **config)
 
     def _losses(self, parameters: dict[str, FloatArray], chosen: IntArray, round_number: int) -> FloatArray:
-        work, store = self._work(), self._clients()
+        work, store = self._admitted().work, self._admitted().clients
         some = chosen[: work.scenario.evaluation.loss_clients]
         seeds = [
             int(public_rng(work.scenario.seed, "loss", round_number, store.names[i]).integers(2**31)) for i in some
@@ -210,27 +217,27 @@ class Session:
         found = [sample_loss(work, parameters, store.client(int(i)), s) for i, s in zip(some, seeds, strict=True)]
         return np.array(found, dtype=np.float32)
 
-    def _charge(self, fingerprints: list[str], round_number: int, attempt: int) -> Refusal | None:
-        """Charge the round, durably, and refuse it where that goes over the limit.
+    def _charge(self, admitted: Admission, fingerprints: list[str], round_number: int, attempt: int) -> None:
+        """Charge the round, durably, and refuse it where the account then goes over the limit.
 
-        The reservation covers every planned round once; only repeated attempts can cost more than it.
+        The reservation covers as many charges as rounds are planned, whatever their numbers; more are looked at
+        one by one, and stay charged when they are refused.
         """
-        if self._work().plan.mode == "none":  # recorded as unprotected when it was reserved
-            return None
-        self.ledger.charge(self.run, round_number, attempt, fingerprints)
-        if attempt > 1 and self.policy.limits_spend:
-            for fingerprint in dict.fromkeys(fingerprints):
-                refusal = self._spend_refusal(fingerprint, {})
-                if refusal is not None:
-                    return refusal
-        return None
+        plan = admitted.work.plan
+        if plan.mode == "none":  # recorded as unprotected when it was reserved
+            return
+        beyond = self.ledger.charge(admitted.account, round_number, attempt, fingerprints)
+        for fingerprint in beyond if self.policy.limits_spend else ():
+            refusal = self._spend_refusal(plan, fingerprint, {})
+            if refusal is not None:
+                raise RefusedError(refusal)
 
     def _status(self, names: Sequence[str], round_number: int) -> np.ndarray:
-        federation = self._work().scenario.federation
+        federation = self._admitted().work.scenario.federation
         status = np.zeros(len(names), dtype=np.int8)
         if self.simulated and (federation.dropout or federation.stragglers):
             for k, name in enumerate(names):
-                u = public_rng(self._work().scenario.seed, "faults", round_number, name).random()
+                u = public_rng(self._admitted().work.scenario.seed, "faults", round_number, name).random()
                 if u < federation.dropout:
                     status[k] = wire.DROPPED
                 elif u < federation.dropout + federation.stragglers:
@@ -239,22 +246,17 @@ class Session:
 
     def _sources(self, names: Sequence[str], round_number: int, attempt: int) -> list[NoiseSource]:
         """Fresh randomness from the operating system; reproducible where the run protects nobody anyway."""
-        work = self._work()
+        work = self._admitted().work
         if work.plan.mode == "none" or work.plan.test_mode:
             root = NoiseSource.seeded_for_tests(work.scenario.seed)
             return [root.derive("client", name, round_number) for name in names]
         root = NoiseSource.from_os()  # every derivation from it is salted by the operating system again
         return [root.derive("client", name, round_number, attempt) for name in names]
 
-    def _work(self) -> Work:
-        if self.work is None:
+    def _admitted(self) -> Admission:
+        if self.admitted is None:
             raise WireError("no run was prepared on this node")
-        return self.work
-
-    def _clients(self) -> ClientStore:
-        if self.clients is None:
-            raise WireError("no run was prepared on this node")
-        return self.clients
+        return self.admitted
 
 
 def failure_reply(run: str, error: FedembedError) -> wire.Payload:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 
 from common.compact import renumbered, touched_rows
-from common.errors import ConfigError
+from common.errors import ConfigError, PrivacyConfigError
 from common.families import AdditiveFamily, LocalFamily, LocalTraining, ModuleFamily
 from common.privacy import mechanisms
 from common.privacy.clipping import clip
@@ -26,6 +27,7 @@ from common.work import Work
 # Units whose contributions are held at once: bounds memory, changes nothing else.
 UNITS_PER_CHUNK = 1024
 LOSS_UNITS = 32
+LOGGER = logging.getLogger("fedembed.client")
 
 
 def resolved_device(name: str) -> str:
@@ -70,22 +72,52 @@ def client_updates(
         sources: one source of randomness a client: local sampling, and noise in ``example`` and ``local`` mode.
     """
     plan = work.plan
-    if plan.mode == "example":
-        return _example_mode(work, parameters, clients, training=training, sources=sources)
-    if isinstance(work.family, AdditiveFamily):
-        batch = _additive(work, parameters, clients)
-    elif isinstance(work.family, LocalFamily):
-        seeds = [int(source.derive("local sampling").integers(1, 2**62)[0]) for source in sources]
-        batch = work.family.local_update(parameters, clients, work.domain, work.options, training=training, seeds=seeds)
-    else:
-        batch = concatenated(
-            [_module_sgd(work, parameters, c, training, s) for c, s in zip(clients, sources, strict=True)]
-        )
-    if plan.mode == "none":
+    if plan.mode != "none" and not plan.test_mode and any(source.test_mode for source in sources):
+        raise PrivacyConfigError("a seeded source of noise serves test mode alone: its noise can be subtracted")
+    batch = _isolated(work, parameters, clients, training=training, sources=sources)
+    if plan.mode in ("none", "example"):
         return batch
     if plan.unit_is_client:
         batch = clip(batch, plan.l2_clip_norm).batch
     return _with_local_noise(work, batch, sources) if plan.mode == "local" else batch
+
+
+def _isolated(
+    work: Work, parameters: Parameters, clients: Sequence[Units], *, training: LocalTraining, sources: list[NoiseSource]
+) -> UpdateBatch:
+    """The updates before noise; where a client's data make the arithmetic fail, that client contributes nothing.
+
+    An error reply would tell something about the data without noise, and would take the other clients with it.
+    """
+    try:
+        return _raw_updates(work, parameters, clients, training=training, sources=sources)
+    except (ArithmeticError, LookupError, ValueError, RuntimeError) as error:
+        if work.plan.mode == "none":
+            raise
+        LOGGER.warning("a computation failed (%s); its client contributes nothing", type(error).__name__)
+    if len(clients) > 1:
+        alone = [
+            _isolated(work, parameters, [c], training=training, sources=[s])
+            for c, s in zip(clients, sources, strict=True)
+        ]
+        return concatenated(alone)
+    if work.plan.mode == "example":
+        nothing = clients[0].take(np.empty(0, np.int64))
+        return _example_mode(work, parameters, [nothing], training=training, sources=sources)
+    return _zero_update(work.update_specs, 1)
+
+
+def _raw_updates(
+    work: Work, parameters: Parameters, clients: Sequence[Units], *, training: LocalTraining, sources: list[NoiseSource]
+) -> UpdateBatch:
+    if work.plan.mode == "example":
+        return _example_mode(work, parameters, clients, training=training, sources=sources)
+    if isinstance(work.family, AdditiveFamily):
+        return _additive(work, parameters, clients)
+    if isinstance(work.family, LocalFamily):
+        seeds = [int(source.derive("local sampling").integers(1, 2**62)[0]) for source in sources]
+        return work.family.local_update(parameters, clients, work.domain, work.options, training=training, seeds=seeds)
+    return concatenated([_module_sgd(work, parameters, c, training, s) for c, s in zip(clients, sources, strict=True)])
 
 
 def _additive(work: Work, parameters: Parameters, clients: Sequence[Units]) -> UpdateBatch:

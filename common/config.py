@@ -211,8 +211,7 @@ def _resolved(raw: dict[str, Any], base: Path) -> dict[str, Any]:
         if isinstance(value, str) and value and (base / value).exists():
             raw[section]["path"] = str((base / value).resolve())
     evaluation = raw.get("evaluation")
-    tasks = evaluation.get("tasks") if isinstance(evaluation, dict) else None
-    if isinstance(tasks, list):
+    if isinstance(evaluation, dict) and isinstance(tasks := evaluation.get("tasks"), list):
         evaluation["tasks"] = [_resolved_task(task, base) for task in tasks]
     return raw
 

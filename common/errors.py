@@ -1,21 +1,21 @@
 """One exception tree; every class carries its exit code and a one-line remedy.
 
-    FedembedError (1)
-    ├── UsageError (2)            the command line itself is wrong
-    ├── ConfigError (3)           a scenario, a setting or a combination of settings is refused
-    │   └── PrivacyConfigError (4)    the settings have no valid privacy claim
-    ├── DataError (5)             input data cannot be read or used
-    │   ├── DataFormatError (5)       a file is not what its reader expects
-    │   └── DataLimitError (6)        a file, line or record exceeds a size limit
-    ├── BudgetError (7)           the privacy budget or the client's policy refuses
-    ├── LedgerError (8)           the client's ledger is damaged or belongs to something else
-    ├── ReleaseError (9)          a release folder is incomplete, altered or cannot be written
-    ├── WireError (10)            a message is malformed
-    ├── RoundError (11)           a round failed: too few clients, or nothing usable came back
-    ├── CheckpointError (12)      a checkpoint is damaged or belongs to another run
-    ├── StorageError (13)         the disk is full or not writable
-    ├── DependencyError (14)      an optional dependency is missing
-    └── EvaluationError (15)      a benchmark cannot be scored
+FedembedError (1)
+├── UsageError (2)            the command line itself is wrong
+├── ConfigError (3)           a scenario, a setting or a combination of settings is refused
+│   └── PrivacyConfigError (4)    the settings have no valid privacy claim
+├── DataError (5)             input data cannot be read or used
+│   ├── DataFormatError (5)       a file is not what its reader expects
+│   └── DataLimitError (6)        a file, line or record exceeds a size limit
+├── BudgetError (7)           the privacy budget or the client's policy refuses
+├── LedgerError (8)           the client's ledger is damaged or belongs to something else
+├── ReleaseError (9)          a release folder is incomplete, altered or cannot be written
+├── WireError (10)            a message is malformed
+├── RoundError (11)           a round failed: too few clients, or nothing usable came back
+├── CheckpointError (12)      a checkpoint is damaged or belongs to another run
+├── StorageError (13)         the disk is full or not writable
+├── DependencyError (14)      an optional dependency is missing
+└── EvaluationError (15)      a benchmark cannot be scored
 """
 
 from __future__ import annotations

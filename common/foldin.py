@@ -48,8 +48,20 @@ def fold_in(table: FloatArray, offsets: IntArray, items: IntArray, *, alpha: flo
         own = y[index] * present[:, :, None]
         left = base + alpha * (own.transpose(0, 2, 1) @ own)
         right = (1.0 + alpha) * own.sum(axis=1)
-        out[users] = np.linalg.solve(left, right[:, :, None])[:, :, 0]
+        out[users] = _solved(left, right)
     return out
+
+
+def _solved(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Solve for each user; a system that is singular in floating point gives that user zeros and nobody an error."""
+    try:
+        solved = np.linalg.solve(left, right[:, :, None])[:, :, 0].astype(np.float64, copy=False)
+    except np.linalg.LinAlgError:
+        if len(left) == 1:
+            return np.zeros_like(right)
+        each = [_solved(left[k : k + 1], right[k : k + 1]) for k in range(len(left))]
+        return np.concatenate(each)
+    return solved
 
 
 def _padded(

@@ -35,6 +35,11 @@ class Payload:
     config: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in the arrays: what a message weighs, give or take its small configuration."""
+        return sum(array.nbytes for array in self.arrays.values())
+
     def text(self, key: str) -> str:
         """String ``key``. Raises ``WireError`` if absent or of another type."""
         return self._typed(key, str)

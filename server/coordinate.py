@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 from common.config import Scenario
 from common.evaluation import quality
 from common.evaluation.score import Score
+from common.files import atomic_files
 from common.release import ReleaseContents, write_release
 from common.table import EmbeddingTable
 from common.work import Work, work_for
@@ -20,6 +22,7 @@ from server.run import FederatedRun, Outcome
 from server.vocabulary import row_domain
 
 RELEASE_FOLDER, STATE_FOLDER = "release", "state"
+UNPUBLISHED_SCORES = "unpublished-scores.json"
 
 
 def coordinate(
@@ -39,8 +42,23 @@ def coordinate(
     before = scores_before_training(work, benchmarks)
     outcome = FederatedRun(work, exchange, out / STATE_FOLDER, reporter).execute()
     reporter.preparing("evaluating and writing the release")
-    write_release(out / RELEASE_FOLDER, release_contents(work, outcome, benchmarks, before=before))
+    contents = release_contents(work, outcome, benchmarks, before=before)
+    published, kept = _split(work, contents.evaluation)
+    with atomic_files(out / UNPUBLISHED_SCORES) as (partial,):
+        partial.write_text(json.dumps([score.to_json() for score in kept]))
+    write_release(out / RELEASE_FOLDER, replace(contents, evaluation=published))
     return outcome
+
+
+def _split(work: Work, scores: Sequence[Score]) -> tuple[list[Score], list[Score]]:
+    """(scores for the release, scores for the coordinator's eyes).
+
+    A task that reads training histories gives exact figures about them; in a private mode they stay out of the
+    release, because no noise covers them.
+    """
+    exact = [work.plan.mode != "none" and quality.load(s.task.partition(":")[0]).reads_training_data for s in scores]
+    published = [s for s, hidden in zip(scores, exact, strict=True) if not hidden]
+    return published, [s for s, hidden in zip(scores, exact, strict=True) if hidden]
 
 
 def release_contents(
@@ -114,5 +132,5 @@ def _notes(outcome: Outcome, tables: Mapping[str, EmbeddingTable], benchmarks: M
     if tables:
         notes["main_table"] = next(iter(tables))
     if benchmarks:
-        notes["evaluation_data"] = "held-out records; the claim covers training data and not the records measured on"
+        notes["evaluation_data"] = "held-out records, which the claim does not cover"
     return notes

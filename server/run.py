@@ -15,8 +15,9 @@ from common.errors import ConfigError, PrivacyConfigError, RoundError
 from common.families import AdditiveFamily
 from common.privacy.private_sum import Released, release
 from common.privacy.rng import NoiseSource
-from common.table import FloatArray, IntArray
-from common.work import Work
+from common.table import IntArray
+from common.work import Work, refuse_large_delta
+from server.aggregation import dense_sums
 from server.checkpoint import CheckpointDirectory, RunState
 from server.optimizers import MeanUpdate, apply_step
 from server.progress import Reporter
@@ -73,6 +74,7 @@ class FederatedRun:
         while state.round < rounds and self._affordable():
             self._round(state, nodes)
         self._reporter.done()
+        self._require_result(state)
         releases = self._releases(state)
         return Outcome(state, releases, sum(n.clients for n in nodes), resumed)
 
@@ -81,10 +83,24 @@ class FederatedRun:
         values = work.family.initial(work.options, work.specs, work.domain, work.scenario.seed)
         return RunState(0, {n: np.array(v, dtype=np.float32) for n, v in values.items()})
 
+    def _require_result(self, state: RunState) -> None:
+        """Refuse to release what was never finished: attempts that died may have used the budget up.
+
+        Raises:
+            RoundError: no round was completed, or the last attempt was to turn an additive family's state into a table.
+        """
+        died = any(entry["round"] > state.round for entry in self._checkpoints.attempts())
+        unfinished = state.round < self._work.scenario.federation.rounds and died
+        if state.round == 0 or (unfinished and isinstance(self._work.family, AdditiveFamily)):
+            raise RoundError(
+                f"the budget is spent after {state.round} completed rounds, and there is nothing to release",
+                remedy="Start a new run in another --out folder; what was spent stays in the clients' ledgers.",
+            )
+
     def _releases(self, state: RunState) -> int:
         """Rounds that count: with central noise an attempt that crashed was shown to nobody but the coordinator."""
         plan = self._work.plan
-        return state.round if plan.mode in ("none", "central") else len(self._checkpoints.attempts())
+        return state.round if plan.mode in ("none", "central") else max(state.round, len(self._checkpoints.attempts()))
 
     def _affordable(self) -> bool:
         """Whether one more round stays inside the budget. Replays are free only in test mode, which claims nothing."""
@@ -103,6 +119,8 @@ class FederatedRun:
             self._reporter.preparing(f"a node does not take part: {reason}")
         if len(nodes) < federation.min_nodes or not any(n.clients for n in nodes):
             raise RoundError(f"only {len(nodes)} of {len(node_ids)} nodes take part: {'; '.join(refusals) or 'empty'}")
+        if self._work.plan.unit_is_client:
+            refuse_large_delta(self._work.plan, sum(n.clients for n in nodes))
         enrolled = sum(n.clients for n in nodes)
         if federation.sampling == "full" and enrolled < federation.min_clients:
             raise RoundError(
@@ -266,22 +284,6 @@ class FederatedRun:
             if limit is not None and norms:
                 facts["fraction_over_l2_clip_norm"] = float(np.mean(np.array(norms) > limit))
         return facts
-
-
-def dense_sums(work: Work, released: Released) -> dict[str, FloatArray]:
-    """The released sum with every row present: additive families read all of it."""
-    dense = dict(released.dense)
-    for spec in work.update_specs:
-        if spec.is_table:
-            ids, values = released.rows.get(
-                spec.name, (np.empty(0, np.int64), np.empty((0, spec.shape[1]), np.float32))
-            )
-            if ids is None:
-                dense[spec.name] = values
-            else:
-                dense[spec.name] = np.zeros(spec.shape, np.float32)
-                dense[spec.name][ids] = values
-    return dense
 
 
 def refuse_leaky_settings(work: Work) -> None:

@@ -65,6 +65,12 @@ def _refuse_unfit_reader(work: Work) -> None:
             f"data.holdout = 'last' needs interactions, and the reader {data.reader!r} yields {kind}",
             remedy="Set data.holdout = 'none'.",
         )
+    if data.holdout == "last" and work.plan.mode != "none" and data.unit not in ("client", "user"):
+        raise PrivacyConfigError(
+            f"data.holdout = 'last' with unit {data.unit!r}: one record more changes which other records train, so the "
+            "claim for single records would not hold",
+            remedy="Set data.unit = 'user' or 'client', or data.holdout = 'none'.",
+        )
 
 
 def _refuse_unknown_tasks(work: Work) -> None:

@@ -13,13 +13,14 @@ from client.node import store_fingerprints, store_path
 from client.store import encode_clients, load_store, save_store
 from common.config import Scenario
 from common.errors import CheckpointError, ConfigError, FedembedError, RoundError
+from common.evaluation.score import Score
 from common.privacy.plan import OBSERVERS
 from common.release import load_release
 from common.table import RowDomain
 from common.units import ClientStore, Record
 from common.work import Work, refuse_large_delta, work_for
 from server.checkpoint import CheckpointDirectory
-from server.coordinate import STATE_FOLDER
+from server.coordinate import STATE_FOLDER, UNPUBLISHED_SCORES
 from server.progress import Reporter
 from server.run import Outcome
 from server.vocabulary import row_domain
@@ -58,9 +59,14 @@ def run_simulation(scenario: Scenario, *, out: Path, engine: str, reporter: Repo
         loaded = load_release(release)
         if loaded.scenario != scenario.model_dump(mode="json"):
             raise CheckpointError(f"{out} holds the release of another scenario or seed")
-        return SimulationResult(
-            release, dict(loaded.certificate), list(loaded.evaluation), time.monotonic() - started, resumed
-        )
+        scores = [*loaded.evaluation, *_unpublished(out)]
+        return SimulationResult(release, dict(loaded.certificate), scores, time.monotonic() - started, resumed)
+
+
+def _unpublished(out: Path) -> list[Score]:
+    """Scores that were kept out of the release because they are exact figures about training data."""
+    path = out / UNPUBLISHED_SCORES
+    return [Score.from_json(entry) for entry in json.loads(path.read_text())] if path.exists() else []
 
 
 def _run(scenario: Scenario, out: Path, engine: str, reporter: Reporter) -> int:

@@ -113,6 +113,9 @@ def problems(claim: Mapping[str, Any], *, tolerance: float = 1e-3) -> list[str]:
     """
     plan, rounds = plan_of(claim), _field(claim, "rounds_released", int)
     found = [] if plan.digest == claim.get("plan_digest") else ["the digest is not that of the plan described"]
+    found += _wording_problems(plan, claim)
+    if rounds < 1:
+        found.append("the claim counts no released round")
     if _field(claim, "void", bool) != (plan.test_mode or plan.mode == "none"):
         found.append("the claim says the wrong thing about being void")
     costs = recompute(claim)
@@ -124,6 +127,26 @@ def problems(claim: Mapping[str, Any], *, tolerance: float = 1e-3) -> list[str]:
             found.append(f"against {name} the events are not those of the stated noise, sampling and rounds")
         found += _epsilon_problems(plan, name, entry.get("epsilon"), costs[name] / (1 + tolerance))
     return found
+
+
+def _wording_problems(plan: PrivacyPlan, claim: Mapping[str, Any]) -> list[str]:
+    """Every sentence of the claim must be the one that follows from its numbers."""
+    observers = claim.get("observers")
+    public = observers.get("public") if isinstance(observers, Mapping) else None
+    stated = public.get("epsilon") if isinstance(public, Mapping) else None
+    number = stated if isinstance(stated, (int, float)) and not isinstance(stated, bool) else None
+    expected = {
+        "sentence": _sentence(plan, number),
+        "public": _public(plan),
+        "not_covered": _not_covered(plan),
+        "mechanism": _mechanism(plan),
+        "sampler": _sampler(plan),
+    }
+    return [
+        f"the field {name!r} is not what follows from the plan"
+        for name, value in expected.items()
+        if claim.get(name) != value
+    ]
 
 
 def _epsilon_problems(plan: PrivacyPlan, observer: str, stated: Any, least: float) -> list[str]:
@@ -243,7 +266,7 @@ def _not_covered(plan: PrivacyPlan) -> list[str]:
         "choices made by looking at private data before this run, such as tuning",
         "what the data of the other units tells about a unit (attributes, correlations)",
         "message sizes, timing and network addresses",
-        "attacks on floating-point arithmetic: the noise is continuous noise rounded to float32",
+        "attacks on floating-point arithmetic, but for the rounding of all noise to a public grid",
     ]
     if not plan.unit_is_client:
         gaps.append(f"a person whose data forms several units ({plan.unit}), or lies with several clients")

@@ -14,13 +14,11 @@ SPEND_POINTS = 6  # rounds whose spend is computed: each costs the accountant up
 PUBLIC_FIELDS = frozenset(
     {
         "round",
-        "seconds",
         "noise_stddev",
         "epsilon",
         "step_norm",
         "enrolled_clients",
         "cohort_expected",
-        "bytes_sent",
     }
 )
 

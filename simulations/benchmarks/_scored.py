@@ -19,7 +19,8 @@ class Figure:
 
     Attributes:
         target: the value that the method has to reach, where one was set beforehand; else NaN.
-        baseline: the best baseline that knows as much (the score's own, or one under the same epsilon).
+        baseline: what a table that has learned nothing reaches.
+        barred: whether the method has to beat it at ``MUST_BEAT``.
     """
 
     method: str
@@ -28,6 +29,7 @@ class Figure:
     score: Score
     baseline: float
     target: float = math.nan
+    barred: bool = True
 
     @property
     def beats(self) -> bool:
@@ -43,7 +45,7 @@ def rows_of(figures: list[Figure]) -> list[Row]:
 def _rows(figure: Figure) -> list[Row]:
     score, name = figure.score, f"{figure.method}: {figure.measure}, epsilon {_word(figure.epsilon)}"
     beside = f"95 % {score.ci_low:.3f} to {score.ci_high:.3f}, baseline {figure.baseline:.3f}, n {score.n}"
-    bar = figure.epsilon == MUST_BEAT
+    bar = figure.barred and figure.epsilon == MUST_BEAT
     rows = [Row(f"{name} ({beside})", score.value, "interval > baseline" * bar, figure.beats if bar else None)]
     if not math.isnan(figure.target):
         rows.append(at_least(f"{name}, against its target", score.value, figure.target))

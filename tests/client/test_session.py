@@ -14,7 +14,7 @@ from client.session import Session
 from client.store import by_client, encode_clients
 from common import wire
 from common.config import Scenario, build_scenario
-from common.errors import LedgerError, PrivacyConfigError, WireError
+from common.errors import LedgerError, WireError
 from common.table import RowDomain
 from common.units import ClientStore, Record
 from common.work import Work, work_for
@@ -132,6 +132,67 @@ def test_earlier_runs_count_against_the_limit(tmp_path: Path) -> None:
     assert (reply.config["status"], reply.config["code"]) == ("refused", "budget")
 
 
+@pytest.mark.parametrize("order", [[(1, 3), (2, 7), (1, 1), (2, 1)], [(2, 2), (1, 2), (1, 1), (2, 1), (1, 5)]])
+def test_no_order_of_attempts_goes_over_the_limit(tmp_path: Path, order: list[tuple[int, int]]) -> None:
+    which = scenario()
+    alone = work_for(which, DOMAIN).plan.epsilon("public")
+    node = session(tmp_path, which, Policy.permissive().model_copy(update={"max_epsilon": alone * 1.01}))
+    node.prepare(preparation(which))
+    outcomes = [node.train(instruction(which, round_number=r, attempt=a)).config["status"] for r, a in order]
+    assert outcomes == ["done", "done"] + ["refused"] * (len(order) - 2)
+
+
+def test_preparing_again_costs_nothing_under_a_tight_limit(tmp_path: Path) -> None:
+    """A coordinator that died asks again: its own reservation must not refuse it."""
+    which = scenario()
+    alone = work_for(which, DOMAIN).plan.epsilon("public")
+    node = session(tmp_path, which, Policy.permissive().model_copy(update={"max_epsilon": alone * 1.01}))
+    assert [node.prepare(preparation(which)).config["status"] for _ in range(3)] == ["ready"] * 3
+    assert node.train(instruction(which)).config["status"] == "done"
+
+
+def test_other_terms_under_the_same_run_are_another_account(tmp_path: Path) -> None:
+    """Prepared with much noise, then with little: the answers must not be charged to the cheap account."""
+    cheap = scenario(privacy={**LOCAL, "noise_multiplier": 40.0})
+    dear = scenario()
+    limit = work_for(dear, DOMAIN).plan.epsilon("public") * 0.9
+    node = session(tmp_path, cheap, Policy.permissive().model_copy(update={"max_epsilon": limit}))
+    node.prepare(preparation(cheap))
+    assert node.prepare(preparation(dear)).config["status"] == "refused"
+    assert node.admitted is not None
+    assert node.admitted.work.plan.noise_multiplier == 40.0
+    node.policy = Policy.permissive()
+    node.prepare(preparation(dear))
+    node.train(instruction(dear))
+    assert node.ledger.epsilon("account-0", "client", 1e-5) > limit
+
+
+def test_test_mode_needs_the_policys_permission_and_is_booked_as_unprotected(tmp_path: Path) -> None:
+    which = scenario(privacy={**LOCAL, "test_mode": True})
+    node = session(tmp_path, which, Policy.permissive().model_copy(update={"test_mode": False}))
+    reply = node.prepare(preparation(which))
+    assert (reply.config["status"], reply.config["code"]) == ("refused", "test_mode")
+    node.policy = Policy.permissive()
+    assert node.prepare(preparation(which)).config["status"] == "ready"
+    assert node.ledger.epsilon("account-0", "client", 1e-5) == float("inf")
+
+
+def test_a_message_over_the_limit_is_refused(tmp_path: Path) -> None:
+    which = scenario()
+    node = session(tmp_path, which, Policy.permissive().model_copy(update={"max_message_bytes": 1}))
+    assert node.prepare(preparation(which)).config["code"] == "message_bytes"
+
+
+def test_a_lowered_limit_holds_for_a_run_taken_up_again(tmp_path: Path) -> None:
+    which = scenario()
+    first = session(tmp_path, which)
+    first.state_dir = tmp_path
+    first.prepare(preparation(which))
+    second = session(tmp_path, which, Policy.permissive().model_copy(update={"max_epsilon": 0.5}))
+    second.state_dir = tmp_path
+    assert second.train(instruction(which)).config["status"] == "refused"
+
+
 def test_repeated_attempts_cannot_go_over_the_limit(tmp_path: Path) -> None:
     which = scenario()
     alone = work_for(which, DOMAIN).plan.epsilon("public")
@@ -141,23 +202,13 @@ def test_repeated_attempts_cannot_go_over_the_limit(tmp_path: Path) -> None:
     assert outcomes == ["done", "done", "refused", "refused"]
 
 
-def test_a_delta_above_one_over_n_is_refused(tmp_path: Path) -> None:
-    which = scenario(privacy={**LOCAL, "delta": 0.9999})
-    big = Given(work_for(which, DOMAIN))
-    node = session(tmp_path, which)
-    node.source = big
-    big.clients = ClientStore(("c",), np.array([0, 2]), big.clients.client(0).take(np.array([0, 0])))
-    big.fingerprints = lambda store: ("account-0",)  # type: ignore[method-assign]
-    with pytest.raises(PrivacyConfigError, match="1/n"):
-        node.prepare(preparation(which))
-    assert list(node.ledger.accounts()) == []
-
-
 @pytest.mark.parametrize(
     "change",
     [
         {"round_number": 3},
         {"round_number": 0},
+        {"attempt": 0},
+        {"attempt": -1},
         {"clients": (0, 5)},
         {"clients": (0, 0)},
         {"clients": (-1,)},

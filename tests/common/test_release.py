@@ -32,7 +32,7 @@ def contents(mode: str = "central", *, test_mode: bool = False, **changes: Any) 
     scenario = build_scenario({"task": {"family": "spectral"}, "privacy": privacy, "federation": {"rounds": 2}})
     plan = work_for(scenario, None).plan
     vectors = np.random.default_rng(3).standard_normal((len(KEYS), 6)).astype(np.float32)
-    history = [{"round": k, "step_norm": 1.0, "seconds": 0.5, "noise_stddev": plan.noise_stddev} for k in (1, 2)]
+    history = [{"round": k, "step_norm": 1.0, "noise_stddev": plan.noise_stddev} for k in (1, 2)]
     made = ReleaseContents(
         tables={"words": EmbeddingTable(KEYS, vectors)},
         certificate=plan.claim(2),

@@ -17,6 +17,7 @@ class QualityTask(Protocol):
 
     name: str
     needs: str  # what it scores: "table" or "encoder"
+    reads_training_data: bool  # its figures are exact functions of training records: never published in private modes
 
     def score(self, table: EmbeddingTable, benchmark: Path | None, *, seed: int) -> list[Score]:
         """Score a table on a benchmark file; ``None`` where the task brings its own.

@@ -36,6 +36,7 @@ class Analogy:
 
     name = "analogy"
     needs = "table"
+    reads_training_data = False
 
     def score(self, table: EmbeddingTable, benchmark: Path | None, *, seed: int) -> list[Score]:
         """Metrics ``accuracy``, ``accuracy_semantic`` and ``accuracy_syntactic``, each with its Wilson interval.

@@ -54,6 +54,7 @@ class Cooccurrence:
 
     name = "cooccurrence"
     needs = "table"
+    reads_training_data = False
 
     def score(self, table: EmbeddingTable, benchmark: Path | None, *, seed: int) -> list[Score]:
         """One score, metric ``auc``; its interval comes from resampling words, because pairs share words.

@@ -97,6 +97,7 @@ class Knn:
 
     name = "knn"
     needs = "table"
+    reads_training_data = False
 
     def score(
         self, table: EmbeddingTable, benchmark: Path | Labels | None, *, seed: int, k: int = NEIGHBOURS

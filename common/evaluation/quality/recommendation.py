@@ -224,6 +224,7 @@ class Recommendation:
 
     name = "recommendation"
     needs = "table"
+    reads_training_data = True
 
     def score(
         self,

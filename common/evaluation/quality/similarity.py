@@ -36,6 +36,7 @@ class Similarity:
 
     name = "similarity"
     needs = "table"
+    reads_training_data = False
 
     def score(self, table: EmbeddingTable, benchmark: Path | None, *, seed: int) -> list[Score]:
         """One score, metric ``spearman``, with the bootstrap percentile interval over pairs.

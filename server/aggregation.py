@@ -1,0 +1,25 @@
+"""What the coordinator makes of a released sum."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common.privacy.private_sum import Released
+from common.table import FloatArray
+from common.work import Work
+
+
+def dense_sums(work: Work, released: Released) -> dict[str, FloatArray]:
+    """The released sum with every row present: additive families read all of it."""
+    dense = dict(released.dense)
+    for spec in work.update_specs:
+        if spec.is_table:
+            ids, values = released.rows.get(
+                spec.name, (np.empty(0, np.int64), np.empty((0, spec.shape[1]), np.float32))
+            )
+            if ids is None:
+                dense[spec.name] = values
+            else:
+                dense[spec.name] = np.zeros(spec.shape, np.float32)
+                dense[spec.name][ids] = values
+    return dense
