@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from common.privacy.private_sum import Released
 from common.table import FloatArray
 from common.work import Work
+from server.rounds import Node
+
+
+def noise_of_sum(work: Work, nodes: Sequence[Node]) -> float:
+    """Standard deviation of the noise in every entry of a released sum; in mode local the clients' noises add up."""
+    shares = sum(n.clients for n in nodes) * work.plan.rate if work.plan.mode == "local" else 1.0
+    return work.plan.noise_stddev * math.sqrt(max(1.0, shares))
 
 
 def dense_sums(work: Work, released: Released) -> dict[str, FloatArray]:

@@ -17,7 +17,7 @@ from common.privacy.private_sum import Released, release
 from common.privacy.rng import NoiseSource
 from common.table import IntArray
 from common.work import Work, refuse_large_delta
-from server.aggregation import dense_sums
+from server.aggregation import dense_sums, noise_of_sum
 from server.checkpoint import CheckpointDirectory, RunState
 from server.optimizers import MeanUpdate, apply_step
 from server.progress import Reporter
@@ -242,7 +242,7 @@ class FederatedRun:
         if isinstance(work.family, AdditiveFamily):
             noised = dense_sums(work, released)
             new = work.family.server_step(
-                state.parameters, noised, work.options, noise_stddev=work.plan.noise_stddev, final=final
+                state.parameters, noised, work.options, noise_stddev=noise_of_sum(work, nodes), final=final
             )
             norm = float(np.sqrt(sum(float(np.sum((new[n] - v) ** 2)) for n, v in state.parameters.items())))
             state.parameters = {n: np.asarray(v, dtype=np.float32) for n, v in new.items()}

@@ -6,7 +6,7 @@ Without a weight every interaction weighs 1; a weight must be finite and positiv
 negative number (a usual sign for "missing") is refused.
 
 A pair that occurs again is yielded again, in file order: whether repeats mean more (plays) or a changed mind
-(ratings) is the family's to say, and the families here sum them.
+(ratings) is the family's to say.
 
 Units: ``record`` and ``interaction`` are one each; ``user`` is the user; every other name is a column.
 """
