@@ -27,6 +27,7 @@ from common.work import Work
 # Units whose contributions are held at once: bounds memory, changes nothing else.
 UNITS_PER_CHUNK = 1024
 LOSS_UNITS = 32
+FAILURES = (ArithmeticError, LookupError, ValueError, RuntimeError)
 LOGGER = logging.getLogger("fedembed.client")
 
 
@@ -87,24 +88,36 @@ def _isolated(
 ) -> UpdateBatch:
     """The updates before noise; where a client's data make the arithmetic fail, that client contributes nothing.
 
-    An error reply would tell something about the data without noise, and would take the other clients with it.
+    An error reply would tell something about the data without noise, and would take the other clients with it. When
+    all of several clients fail, the fault is in the program and not in anybody's data: it is raised.
     """
     try:
         return _raw_updates(work, parameters, clients, training=training, sources=sources)
-    except (ArithmeticError, LookupError, ValueError, RuntimeError) as error:
+    except FAILURES as error:
         if work.plan.mode == "none":
             raise
-        LOGGER.warning("a computation failed (%s); its client contributes nothing", type(error).__name__)
-    if len(clients) > 1:
         alone = [
-            _isolated(work, parameters, [c], training=training, sources=[s])
-            for c, s in zip(clients, sources, strict=True)
+            _alone(work, parameters, client, training=training, source=source)
+            for client, source in zip(clients, sources, strict=True)
         ]
-        return concatenated(alone)
-    if work.plan.mode == "example":
-        nothing = clients[0].take(np.empty(0, np.int64))
-        return _example_mode(work, parameters, [nothing], training=training, sources=sources)
-    return _zero_update(work.update_specs, 1)
+        failed = sum(not computed for _, computed in alone)
+        if failed == len(clients) > 1:
+            raise
+        LOGGER.warning("%d computation(s) failed (%s) and contribute nothing", failed, type(error).__name__)
+    return concatenated([batch for batch, _ in alone])
+
+
+def _alone(
+    work: Work, parameters: Parameters, client: Units, *, training: LocalTraining, source: NoiseSource
+) -> tuple[UpdateBatch, bool]:
+    """One client's update and whether it could be computed; without data it is zero, in example mode noise alone."""
+    try:
+        return _raw_updates(work, parameters, [client], training=training, sources=[source]), True
+    except FAILURES:
+        if work.plan.mode != "example":
+            return _zero_update(work.update_specs, 1), False
+    nothing = client.take(np.empty(0, np.int64))
+    return _example_mode(work, parameters, [nothing], training=training, sources=[source]), False
 
 
 def _raw_updates(

@@ -1,0 +1,66 @@
+"""A client whose data break the arithmetic contributes nothing, and nobody can tell from an error."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from client.training import client_updates, local_training
+from common.config import build_scenario
+from common.privacy.rng import NoiseSource
+from common.table import RowDomain
+from common.units import Record, Units
+from common.work import Work, work_for
+
+DOMAIN = RowDomain(("wa", "wb", "wc"))
+
+
+def work(mode: str) -> Work:
+    privacy = {"mode": mode} if mode == "none" else {"mode": mode, "noise_multiplier": 1.0, "delta": 1e-5}
+    data = {"unit": "record"}
+    return work_for(
+        build_scenario({"task": {"family": "spectral", "dimension": 2}, "data": data, "privacy": privacy}), DOMAIN
+    )
+
+
+def updates(which: Work, clients: list[Units]):
+    start = which.family.initial(which.options, which.specs, DOMAIN, 0)
+    sources = [NoiseSource.from_os() for _ in clients]
+    return client_updates(which, start, clients, training=local_training(which, 1), sources=sources)
+
+
+@pytest.fixture
+def clients() -> list[Units]:
+    which = work("none")
+    return [which.family.encode([Record("c", str(k), "wa wb")] * (k + 1), DOMAIN, which.options) for k in range(3)]
+
+
+@pytest.fixture
+def second_fails(monkeypatch: pytest.MonkeyPatch, clients: list[Units]) -> None:
+    from common.families.spectral import FAMILY
+
+    original = FAMILY.contributions
+    bad = int(clients[1].columns["weight"].view(np.int32)[0])
+
+    def contributions(parameters, units, options):
+        if bad in units.columns["weight"].view(np.int32):
+            raise np.linalg.LinAlgError("Singular matrix")
+        return original(parameters, units, options)
+
+    monkeypatch.setattr(type(FAMILY), "contributions", staticmethod(contributions))
+
+
+def test_one_failure_costs_that_client_alone(clients: list[Units], second_fails: None) -> None:
+    clients[0], clients[2] = (Units(c.offsets, {**c.columns, "weight": c.columns["weight"] * 3}) for c in clients[::2])
+    batch = updates(work("central"), clients)
+    sizes = np.diff(batch.rows["rows"].offsets)
+    assert sizes[1] == 0
+    assert sizes[0] > 0
+    assert sizes[2] > 0
+
+
+def test_a_failure_of_all_is_a_fault_of_the_program(clients: list[Units], second_fails: None) -> None:
+    with pytest.raises(np.linalg.LinAlgError):
+        updates(work("central"), [clients[1], clients[1]])
+    with pytest.raises(np.linalg.LinAlgError):
+        updates(work("none"), [clients[1]])
