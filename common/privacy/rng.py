@@ -43,13 +43,9 @@ class NoiseSource:
             raise PrivacyConfigError(f"a noise key has {_KEY_BYTES} bytes, not {len(key)}")
         self.test_mode = test_mode
         self._context = context
-        self._restart(key)
-
-    def _restart(self, key: bytes) -> None:
         self._key = key
         self._pid = os.getpid()
-        # A fresh key for every stream, so the counter may begin at zero (SP 800-38A, appendix B).
-        self._stream: CipherContext = Cipher(AES256(key), CTR(bytes(16))).encryptor()
+        self._stream: CipherContext | None = None  # many sources only derive others
 
     @classmethod
     def from_os(cls) -> NoiseSource:
@@ -133,7 +129,10 @@ class NoiseSource:
     def _keystream(self, size: int) -> bytes:
         if self._pid != os.getpid() and not self.test_mode:
             # A forked process would repeat its parent's noise; it takes a key of its own instead.
-            self._restart(os.urandom(_KEY_BYTES))
+            self._key, self._pid, self._stream = os.urandom(_KEY_BYTES), os.getpid(), None
+        if self._stream is None:
+            # A fresh key for every stream, so the counter may begin at zero (SP 800-38A, appendix B).
+            self._stream = Cipher(AES256(self._key), CTR(bytes(16))).encryptor()
         return self._stream.update(bytes(size))
 
     def __repr__(self) -> str:

@@ -152,6 +152,7 @@ def scenario(job: EngineJob, clients: int) -> Scenario:
             "federation": {"rounds": job.rounds, **sampling},
             "training": training,
             "server": {"checkpoint_every": job.rounds},
+            "evaluation": {"loss_clients": 0},  # the peers report no loss either
         }
     )
 

@@ -26,7 +26,7 @@ from common.privacy.rng import NoiseSource
 from common.table import FloatArray
 from simulations.benchmarks._federated import clients_of, privacy, scenario, table_of
 from simulations.benchmarks._harness import data_folder
-from simulations.benchmarks._scored import EPSILONS, Figure
+from simulations.benchmarks._scored import EPSILONS, MUST_BEAT, Figure, at_epsilons
 from simulations.corpora import planted_ratings
 from simulations.federation import HELD_OUT_ITEMS
 
@@ -84,31 +84,36 @@ def figures(folder: Path, *, quick: bool) -> list[Figure]:
 
 
 def _of_population(population: Population, folder: Path, *, quick: bool) -> Iterator[Figure]:
-    popular: dict[float | None, list[Score]] = {}
     for method in METHODS[:1] if quick else METHODS:
-        own = folder / f"{population.name}-{method.family}"
-        base = {**population.sections, "task": {"family": method.family, **method.task}}
-        store = clients_of(scenario(base, privacy("none", None, DELTA)), own)
-        split = read_benchmark(own / HELD_OUT_ITEMS)
-        for epsilon in (None, 8.0) if quick else EPSILONS:
-            rounds = method.plain_rounds if epsilon is None else method.private_rounds
-            chosen = scenario(base, privacy("central", epsilon, DELTA), {"federation": {"rounds": rounds}})
-            if epsilon not in popular:
-                popular[epsilon] = popularity_scores(split, epsilon)
-                yield from _figures(population, "popularity", epsilon, popular[epsilon], popular[None])
-            table = table_of(chosen, store, method.table)
-            found = quality.load("recommendation").score(table, split, seed=0)
-            yield from _figures(population, method.family, epsilon, found, popular[None])
+        yield from _of_method(method, population, folder / f"{population.name}-{method.family}", quick=quick)
+
+
+def _of_method(method: Method, population: Population, folder: Path, *, quick: bool) -> Iterator[Figure]:
+    base = {**population.sections, "task": {"family": method.family, **method.task}}
+    store = clients_of(scenario(base, privacy("none", None, DELTA)), folder)
+    split = read_benchmark(folder / HELD_OUT_ITEMS)
+    plain = popularity_scores(split, None)
+
+    def figures_at(epsilon: float | None) -> list[Figure]:
+        rounds = method.plain_rounds if epsilon is None else method.private_rounds
+        chosen = scenario(base, privacy("central", epsilon, DELTA), {"federation": {"rounds": rounds}})
+        found = quality.load("recommendation").score(table_of(chosen, store, method.table), split, seed=0)
+        return _figures(population, method.family, epsilon, found, plain)
+
+    if method is METHODS[0]:  # popularity does not depend on the method
+        for epsilon in EPSILONS:
+            yield from _figures(population, "popularity", epsilon, popularity_scores(split, epsilon), plain)
+    yield from at_epsilons(figures_at, (None, MUST_BEAT) if quick else EPSILONS)
 
 
 def _figures(
     population: Population, method: str, epsilon: float | None, scores: list[Score], baseline: list[Score]
-) -> Iterator[Figure]:
+) -> list[Figure]:
     """Beside plain popularity: what beats it also beats popularity under noise. MovieLens' 610 users carry no bar."""
-    for score, reference in zip(scores, baseline, strict=True):
-        label = f"{method}, {population.name}, unit user"
-        barred = method != "popularity" and population.name == GENERATED
-        yield Figure(label, epsilon, score.metric, score, reference.value, barred=barred)
+    label = f"{method}, {population.name}, unit user"
+    barred = method != "popularity" and population.name == GENERATED
+    pairs = zip(scores, baseline, strict=True)
+    return [Figure(label, epsilon, s.metric, s, reference.value, barred=barred) for s, reference in pairs]
 
 
 def popularity_scores(split: RecommendationBenchmark, epsilon: float | None) -> list[Score]:

@@ -12,7 +12,7 @@ from common.evaluation import quality
 from common.evaluation.score import Score
 from common.table import EmbeddingTable
 from simulations.benchmarks._federated import clients_of, privacy, scenario, table_of
-from simulations.benchmarks._scored import EPSILONS, Figure
+from simulations.benchmarks._scored import MUST_BEAT, Figure, at_epsilons
 from simulations.benchmarks._texts import Text
 
 DELTA = 1e-6
@@ -97,13 +97,21 @@ def figures(text: Text, folder: Path, *, quick: bool) -> list[Figure]:
 def _of_method(method: Method, text: Text, folder: Path, *, quick: bool) -> Iterator[Figure]:
     base = _base(method, text, quick=quick)
     store = clients_of(scenario(base, privacy("none", None, DELTA)), folder)
-    for epsilon in (8.0,) if quick else EPSILONS:
+
+    def figures_at(epsilon: float | None) -> list[Figure]:
         sections = method.sections if epsilon is not None else method.plain_sections or method.sections
         table = table_of(scenario(base, sections, privacy(method.mode, epsilon, DELTA)), store, method.table)
-        for measure, score, baseline in _scores(table, text):
-            target = math.nan if quick or epsilon is None else method.targets.get(epsilon, {}).get(measure, math.nan)
-            barred = measure not in MAY_MISS
-            yield Figure(method.label, epsilon, measure, score, baseline, target, barred=barred)
+        return [_figure(method, epsilon, *found, judged=not quick) for found in _scores(table, text)]
+
+    return iter(figures_at(MUST_BEAT)) if quick else at_epsilons(figures_at)
+
+
+def _figure(
+    method: Method, epsilon: float | None, measure: str, score: Score, baseline: float, *, judged: bool
+) -> Figure:
+    targets = method.targets.get(epsilon, {}) if judged and epsilon is not None else {}
+    target = targets.get(measure, math.nan)
+    return Figure(method.label, epsilon, measure, score, baseline, target, barred=measure not in MAY_MISS)
 
 
 def _base(method: Method, text: Text, *, quick: bool) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.evaluation.score import Score
 from simulations.benchmarks._harness import Row, at_least
 
 EPSILONS: tuple[float | None, ...] = (None, 8.0, 3.0, 1.0)
+SMALLER: tuple[float, ...] = (0.3, 0.1)
 MUST_BEAT = 8.0  # at this epsilon a method has to beat its baseline clearly
 
 
@@ -35,6 +36,21 @@ class Figure:
     def beats(self) -> bool:
         """Whether the whole 95 % interval lies above the baseline."""
         return self.score.ci_low > self.baseline
+
+
+def at_epsilons(
+    figures_at: Callable[[float | None], list[Figure]], epsilons: Sequence[float | None] = EPSILONS
+) -> Iterator[Figure]:
+    """Figures at every epsilon, then at ``SMALLER`` ones for as long as some figure still beats its baseline."""
+    found: list[Figure] = []
+    for epsilon in epsilons:
+        found = figures_at(epsilon)
+        yield from found
+    for epsilon in SMALLER:
+        if not any(figure.beats for figure in found):
+            return
+        found = figures_at(epsilon)
+        yield from found
 
 
 def rows_of(figures: list[Figure]) -> list[Row]:

@@ -51,7 +51,7 @@ class Size:
 FULL = Size(rows=40_000, dimensions=100, passes=3, parts=24, one_in=33)
 QUICK = Size(rows=100, dimensions=8, passes=2, parts=2, one_in=2)
 CENTRALIZED_LR = 0.025  # word2vec's own
-LOCAL_LR = 0.04
+LOCAL_LR = 0.05
 
 
 class QualityText:
