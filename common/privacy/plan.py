@@ -170,19 +170,13 @@ def make_plan(
         return _unprotected(privacy, federation, unit)
     accounting.check_delta_range(privacy.delta)
     _refuse_unproven(privacy.mode, training, unit=unit, additive=additive)
-    clip_norm = privacy.l2_clip_norm if privacy.l2_clip_norm is not None else natural_clip
-    if clip_norm is None:
-        raise PrivacyConfigError(
-            "privacy.l2_clip_norm is missing: this family has no natural bound on a contribution",
-            remedy="Set privacy.l2_clip_norm, for example to the median norm seen on public data.",
-        )
     example, client = privacy.mode == "example", unit == "client"
     draft = PrivacyPlan(
         mode=privacy.mode,
         unit=unit,
         unit_is_client=client,
         adjacency=_adjacency(privacy.mode, client),
-        l2_clip_norm=check_clip_norm(clip_norm),
+        l2_clip_norm=_clip_norm(privacy, natural_clip),
         noise_multiplier=privacy.noise_multiplier or 1.0,
         delta=privacy.delta,
         target_epsilon=privacy.epsilon,
@@ -202,6 +196,16 @@ def make_plan(
 
     sigma = accounting.calibrate(run_event, epsilon=privacy.epsilon, delta=privacy.delta)
     return dataclasses.replace(draft, noise_multiplier=sigma)
+
+
+def _clip_norm(privacy: PrivacyConfig, natural_clip: float | None) -> float:
+    clip_norm = privacy.l2_clip_norm if privacy.l2_clip_norm is not None else natural_clip
+    if clip_norm is None:
+        raise PrivacyConfigError(
+            "privacy.l2_clip_norm is missing: this family has no natural bound on a contribution",
+            remedy="Set privacy.l2_clip_norm, for example to the median norm seen on public data.",
+        )
+    return check_clip_norm(clip_norm)
 
 
 def _unprotected(privacy: PrivacyConfig, federation: FederationConfig, unit: str) -> PrivacyPlan:

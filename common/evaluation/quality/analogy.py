@@ -6,7 +6,6 @@ table, the question's own three words left out. Tables are in frequency order by
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import EvaluationError
+from common.evaluation.quality._intervals import wilson_interval
 from common.evaluation.quality._words import BASELINE, found, lines, random_table, row_finder, stem
 from common.evaluation.score import Score
 from common.table import EmbeddingTable, FloatArray, IntArray
 
 VOCABULARY = 30_000
 BATCH = 256  # questions a product: bounds the scores in memory to BATCH x VOCABULARY
-Z_95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -94,15 +93,6 @@ def answers(unit_vectors: FloatArray, index: IntArray) -> IntArray:
         scores[np.arange(len(asked))[:, None], asked] = -np.inf
         found_rows.append(scores.argmax(axis=1))
     return np.concatenate(found_rows)
-
-
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927)."""
-    share = successes / n
-    centre = share + Z_95**2 / (2 * n)
-    half = Z_95 * math.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n * n))
-    scale = 1 + Z_95**2 / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def _score(task: str, kind: str, right: NDArray[np.bool_], chance: NDArray[np.bool_], total: int) -> Score:

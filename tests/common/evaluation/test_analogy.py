@@ -6,7 +6,8 @@ from scipy.stats import binomtest
 
 from common.errors import EvaluationError
 from common.evaluation.quality import analogy, load
-from common.evaluation.quality.analogy import answers, read_questions, wilson_interval
+from common.evaluation.quality._intervals import wilson_interval
+from common.evaluation.quality.analogy import answers, read_questions
 from common.table import EmbeddingTable
 
 TASK = load("analogy")
