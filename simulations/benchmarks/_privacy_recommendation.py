@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +24,13 @@ from common.privacy.mechanisms import gaussian
 from common.privacy.rng import NoiseSource
 from common.table import FloatArray
 from simulations.benchmarks._federated import clients_of, privacy, scenario, table_of
-from simulations.benchmarks._harness import data_folder
+from simulations.benchmarks._interactions import GENERATED, Population, generated, movielens
 from simulations.benchmarks._scored import EPSILONS, MUST_BEAT, Figure, at_epsilons
 from simulations.corpora import planted_ratings
 from simulations.federation import HELD_OUT_ITEMS
 
 DELTA = 1e-5
 QUICK_USERS = 300
-GENERATED = "generated population"
-RATINGS, MOVIES = "rec/ml-latest-small/ratings.csv.gz", "rec/ml-latest-small/movies.csv.gz"
-
-
-@dataclass(frozen=True)
-class Population:
-    """Interactions of users, one client and one privacy unit each; ``catalogue`` lists all items, without counts."""
-
-    name: str
-    data: dict[str, Any]
-    catalogue: Path
-
-    @property
-    def sections(self) -> dict[str, Any]:
-        return {
-            "data": {"reader": "interactions", **self.data, "unit": "client", "holdout": "last"},
-            "vocabulary": {"path": str(self.catalogue), "max_rows": 100_000},
-        }
 
 
 @dataclass(frozen=True)
@@ -77,9 +58,9 @@ METHODS = (
 
 def figures(folder: Path, *, quick: bool) -> list[Figure]:
     """Every method at every epsilon on the generated population and, in the full size, on MovieLens latest-small."""
-    populations = [_generated(folder, QUICK_USERS if quick else planted_ratings.USERS)]
+    populations = [generated(folder, QUICK_USERS if quick else planted_ratings.USERS)]
     if not quick:
-        populations.append(_movielens(folder))
+        populations.append(movielens(folder))
     return [figure for population in populations for figure in _of_population(population, folder, quick=quick)]
 
 
@@ -103,7 +84,7 @@ def _of_method(method: Method, population: Population, folder: Path, *, quick: b
     if method is METHODS[0]:  # popularity does not depend on the method
         for epsilon in EPSILONS:
             yield from _figures(population, "popularity", epsilon, popularity_scores(split, epsilon), plain)
-    yield from at_epsilons(figures_at, (None, MUST_BEAT) if quick else EPSILONS)
+    yield from chain(figures_at(None), figures_at(MUST_BEAT)) if quick else at_epsilons(figures_at)
 
 
 def _figures(
@@ -130,24 +111,3 @@ def popularity_scores(split: RecommendationBenchmark, epsilon: float | None) -> 
     plain = ranks(split, popularity_scorer(split.popularity))
     own = plain if epsilon is None else ranks(split, popularity_scorer(total.astype(np.float64)))
     return scores_of_ranks(own, baseline=plain, baseline_name="popularity", task="recommendation", seed=0)
-
-
-def _generated(folder: Path, users: int) -> Population:
-    """The first ``users`` of ``planted-ratings`` (``simulations/corpora/planted_ratings.py`` says how it is made)."""
-    catalogue, ratings = folder / "items.tsv", folder / "ratings.csv"
-    catalogue.write_text("".join(f"{key}\t1\n" for key in planted_ratings.CORPUS.vocabulary()), encoding="utf-8")
-    with ratings.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("user", "item", "timestamp"))
-        for user, items in enumerate(planted_ratings.CORPUS.lists(users)):
-            rows.writerows((user, planted_ratings.item_key(int(item)), time) for time, item in enumerate(items))
-    return Population(GENERATED, {"path": str(ratings), "client_key": ["user"]}, catalogue)
-
-
-def _movielens(folder: Path) -> Population:
-    """610 users; the list of movies is public, their ratings are not."""
-    path = folder / "movies.tsv"
-    with gzip.open(data_folder() / MOVIES, "rt", encoding="utf-8", newline="") as file:
-        path.write_text("".join(f"{row['movieId']}\t1\n" for row in csv.DictReader(file)), encoding="utf-8")
-    data = {"path": str(data_folder() / RATINGS), "client_key": ["userId"]}
-    return Population("MovieLens latest-small", data, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from common.evaluation.score import Score
@@ -38,16 +38,11 @@ class Figure:
         return self.score.ci_low > self.baseline
 
 
-def at_epsilons(
-    figures_at: Callable[[float | None], list[Figure]], epsilons: Sequence[float | None] = EPSILONS
-) -> Iterator[Figure]:
+def at_epsilons(figures_at: Callable[[float | None], list[Figure]]) -> Iterator[Figure]:
     """Figures at every epsilon, then at ``SMALLER`` ones for as long as some figure still beats its baseline."""
     found: list[Figure] = []
-    for epsilon in epsilons:
-        found = figures_at(epsilon)
-        yield from found
-    for epsilon in SMALLER:
-        if not any(figure.beats for figure in found):
+    for epsilon in (*EPSILONS, *SMALLER):
+        if epsilon in SMALLER and not any(figure.beats for figure in found):
             return
         found = figures_at(epsilon)
         yield from found

@@ -8,11 +8,8 @@ that popularity alone explains for the most part, a plain ratio would say little
 
 from __future__ import annotations
 
-import csv
-import gzip
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +19,10 @@ from common.errors import DependencyError
 from common.evaluation.quality import recommendation
 from common.evaluation.quality.recommendation import RecommendationBenchmark
 from simulations.benchmarks._federated import clients_of, privacy, scenario, table_of
-from simulations.benchmarks._harness import Row, at_least, data_folder, reported
-from simulations.corpora import planted_ratings
+from simulations.benchmarks._harness import Row, at_least, reported
+from simulations.benchmarks._interactions import Population, generated, movielens
 from simulations.federation import HELD_OUT_ITEMS
 
-RATINGS, MOVIES = "rec/ml-latest-small/ratings.csv.gz", "rec/ml-latest-small/movies.csv.gz"
 MEASURES = ("hit_rate@10", "ndcg@10")
 LEAST_SHARE = 0.95
 # Each family with the settings that its privacy-free run needs; (dimension, alpha, regularisation) of the peer.
@@ -45,28 +41,6 @@ PEER_ITERATIONS = 15
 QUICK_USERS = 150
 
 
-@dataclass(frozen=True)
-class Population:
-    """One client a user; ``catalogue`` lists all items, which are public, without counts, which are not."""
-
-    ratings: Path
-    catalogue: Path
-    user: str
-
-    @property
-    def sections(self) -> dict[str, Any]:
-        return {
-            "data": {
-                "reader": "interactions",
-                "path": str(self.ratings),
-                "client_key": [self.user],
-                "unit": "client",
-                "holdout": "last",
-            },
-            "vocabulary": {"path": str(self.catalogue), "max_rows": 100_000},
-        }
-
-
 class QualityRecommendation:
     """See the module."""
 
@@ -81,7 +55,7 @@ class QualityRecommendation:
         seeds = range(1 if quick else 3)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name).resolve()
-            population = _generated(folder) if quick else _movielens(folder)
+            population = generated(folder, QUICK_USERS) if quick else movielens(folder)
             ours: dict[str, list[list[float]]] = {"useritem": [], "useritem_bpr": []}
             for settings in (ALS, BPR):
                 for seed in seeds:
@@ -153,24 +127,6 @@ def _peer(module: str) -> Any:
     except ImportError:
         raise DependencyError("the peer of this benchmark is not installed", remedy="pip install '.[bench]'") from None
     return {"als": als, "bpr": bpr}[module]
-
-
-def _movielens(folder: Path) -> Population:
-    path = folder / "movies.tsv"
-    with gzip.open(data_folder() / MOVIES, "rt", encoding="utf-8", newline="") as file:
-        path.write_text("".join(f"{row['movieId']}\t1\n" for row in csv.DictReader(file)), encoding="utf-8")
-    return Population(data_folder() / RATINGS, path, "userId")
-
-
-def _generated(folder: Path) -> Population:
-    catalogue, ratings = folder / "items.tsv", folder / "ratings.csv"
-    catalogue.write_text("".join(f"{key}\t1\n" for key in planted_ratings.CORPUS.vocabulary()), encoding="utf-8")
-    with ratings.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("user", "item", "timestamp"))
-        for user, items in enumerate(planted_ratings.CORPUS.lists(QUICK_USERS)):
-            rows.writerows((user, planted_ratings.item_key(int(item)), time) for time, item in enumerate(items))
-    return Population(ratings, catalogue, "user")
 
 
 BENCHMARK = QualityRecommendation()
