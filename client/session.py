@@ -14,14 +14,14 @@ import numpy as np
 from client.admission import Admission, RefusedError
 from client.ledger import Ledger, Reservation
 from client.policy import Policy, Refusal, check, check_message, check_spend
-from client.training import client_updates, local_training, sample_loss
+from client.training import Randomness, client_updates, local_training, sample_loss
 from common import wire
 from common.config import Scenario, scenario_from_json
 from common.errors import DataError, FedembedError, LedgerError, StorageError, WireError
 from common.files import atomic_files
 from common.privacy.plan import PrivacyPlan
 from common.privacy.rng import NoiseSource
-from common.seeds import public_rng
+from common.seeds import public_rng, public_seed
 from common.table import FloatArray, IntArray, RowDomain
 from common.units import ClientStore
 from common.update import UpdateBatch
@@ -200,7 +200,7 @@ class Session:
                 parameters,
                 [store.client(int(chosen[k])) for k in active],
                 training=local_training(work, round_number),
-                sources=self._sources([names[k] for k in active], round_number, attempt),
+                randomness=self._randomness([names[k] for k in active], round_number, attempt),
             )
         arrays = {"clients": chosen, "status": status, **wire.encode_updates(batch)}
         if work.plan.mode == "none" and work.scenario.evaluation.loss_clients:
@@ -244,14 +244,19 @@ class Session:
                     status[k] = wire.LATE
         return status
 
-    def _sources(self, names: Sequence[str], round_number: int, attempt: int) -> list[NoiseSource]:
+    def _randomness(self, names: Sequence[str], round_number: int, attempt: int) -> list[Randomness]:
         """Fresh randomness from the operating system; reproducible where the run protects nobody anyway."""
-        work = self._admitted().work
-        if work.plan.mode == "none" or work.plan.test_mode:
-            root = NoiseSource.seeded_for_tests(work.scenario.seed)
-            return [root.derive("client", name, round_number) for name in names]
-        root = NoiseSource.from_os()  # every derivation from it is salted by the operating system again
-        return [root.derive("client", name, round_number, attempt) for name in names]
+        plan, seed = self._admitted().work.plan, self._admitted().work.scenario.seed
+        if plan.mode == "none" or plan.test_mode:
+            root, attempt = NoiseSource.seeded_for_tests(seed), 0
+            seeds = [public_seed(seed, "local sampling", round_number, name) for name in names]
+        else:
+            root = NoiseSource.from_os()  # every derivation from it is salted by the operating system again
+            seeds = root.derive("local sampling").integers(len(names), 2**62).tolist()
+        if plan.mode in ("none", "central"):
+            return [Randomness(seed) for seed in seeds]
+        sources = [root.derive("client", name, round_number, attempt) for name in names]
+        return [Randomness(seed, source) for seed, source in zip(seeds, sources, strict=True)]
 
     def _admitted(self) -> Admission:
         if self.admitted is None:

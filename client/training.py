@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from common.families import AdditiveFamily, LocalFamily, LocalTraining, ModuleFa
 from common.privacy import mechanisms
 from common.privacy.clipping import clip
 from common.privacy.rng import NoiseSource
-from common.units import Units
+from common.units import Units, joined
 from common.update import (
     Parameters,
     ParameterSpec,
@@ -63,28 +64,62 @@ def local_training(work: Work, round_number: int) -> LocalTraining:
     )
 
 
+@dataclass(frozen=True)
+class Randomness:
+    """One client's randomness in one round.
+
+    Attributes:
+        seed: for local sampling whose secrecy no guarantee needs: negatives, orders of batches.
+        noise: for noise and secret sampling; needed where the client itself adds noise (``example``, ``local``).
+    """
+
+    seed: int
+    noise: NoiseSource | None = None
+
+    @property
+    def required_noise(self) -> NoiseSource:
+        """``noise``.
+
+        Raises:
+            PrivacyConfigError: there is none.
+        """
+        if self.noise is None:
+            raise PrivacyConfigError("a client that adds noise itself needs a source of noise")
+        return self.noise
+
+
 def client_updates(
-    work: Work, parameters: Parameters, clients: Sequence[Units], *, training: LocalTraining, sources: list[NoiseSource]
+    work: Work,
+    parameters: Parameters,
+    clients: Sequence[Units],
+    *,
+    training: LocalTraining,
+    randomness: Sequence[Randomness],
 ) -> UpdateBatch:
     """What the given clients send in one round: one contribution each, already clipped and noised as the plan says.
 
     Args:
         clients: encoded data of each client.
-        sources: one source of randomness a client: local sampling, and noise in ``example`` and ``local`` mode.
+        randomness: of each client.
     """
     plan = work.plan
-    if plan.mode != "none" and not plan.test_mode and any(source.test_mode for source in sources):
+    if plan.mode != "none" and not plan.test_mode and any(r.noise and r.noise.test_mode for r in randomness):
         raise PrivacyConfigError("a seeded source of noise serves test mode alone: its noise can be subtracted")
-    batch = _isolated(work, parameters, clients, training=training, sources=sources)
+    batch = _isolated(work, parameters, clients, training=training, randomness=randomness)
     if plan.mode in ("none", "example"):
         return batch
     if plan.unit_is_client:
         batch = clip(batch, plan.l2_clip_norm).batch
-    return _with_local_noise(work, batch, sources) if plan.mode == "local" else batch
+    return _with_local_noise(work, batch, randomness) if plan.mode == "local" else batch
 
 
 def _isolated(
-    work: Work, parameters: Parameters, clients: Sequence[Units], *, training: LocalTraining, sources: list[NoiseSource]
+    work: Work,
+    parameters: Parameters,
+    clients: Sequence[Units],
+    *,
+    training: LocalTraining,
+    randomness: Sequence[Randomness],
 ) -> UpdateBatch:
     """The updates before noise; where a client's data make the arithmetic fail, that client contributes nothing.
 
@@ -92,13 +127,13 @@ def _isolated(
     all of several clients fail, the fault is in the program and not in anybody's data: it is raised.
     """
     try:
-        return _raw_updates(work, parameters, clients, training=training, sources=sources)
+        return _raw_updates(work, parameters, clients, training=training, randomness=randomness)
     except FAILURES as error:
         if work.plan.mode == "none":
             raise
         alone = [
-            _alone(work, parameters, client, training=training, source=source)
-            for client, source in zip(clients, sources, strict=True)
+            _alone(work, parameters, client, training=training, randomness=own)
+            for client, own in zip(clients, randomness, strict=True)
         ]
         failed = sum(not computed for _, computed in alone)
         if failed == len(clients) > 1:
@@ -108,35 +143,41 @@ def _isolated(
 
 
 def _alone(
-    work: Work, parameters: Parameters, client: Units, *, training: LocalTraining, source: NoiseSource
+    work: Work, parameters: Parameters, client: Units, *, training: LocalTraining, randomness: Randomness
 ) -> tuple[UpdateBatch, bool]:
     """One client's update and whether it could be computed; without data it is zero, in example mode noise alone."""
     try:
-        return _raw_updates(work, parameters, [client], training=training, sources=[source]), True
+        return _raw_updates(work, parameters, [client], training=training, randomness=[randomness]), True
     except FAILURES:
         if work.plan.mode != "example":
             return _zero_update(work.update_specs, 1), False
     nothing = client.take(np.empty(0, np.int64))
-    return _example_mode(work, parameters, [nothing], training=training, sources=[source]), False
+    return _example_mode(work, parameters, [nothing], training=training, randomness=[randomness]), False
 
 
 def _raw_updates(
-    work: Work, parameters: Parameters, clients: Sequence[Units], *, training: LocalTraining, sources: list[NoiseSource]
+    work: Work,
+    parameters: Parameters,
+    clients: Sequence[Units],
+    *,
+    training: LocalTraining,
+    randomness: Sequence[Randomness],
 ) -> UpdateBatch:
     if work.plan.mode == "example":
-        return _example_mode(work, parameters, clients, training=training, sources=sources)
+        return _example_mode(work, parameters, clients, training=training, randomness=randomness)
     if isinstance(work.family, AdditiveFamily):
         return _additive(work, parameters, clients)
     if isinstance(work.family, LocalFamily):
-        seeds = [int(source.derive("local sampling").integers(1, 2**62)[0]) for source in sources]
+        seeds = [own.seed for own in randomness]
         return work.family.local_update(parameters, clients, work.domain, work.options, training=training, seeds=seeds)
-    return concatenated([_module_sgd(work, parameters, c, training, s) for c, s in zip(clients, sources, strict=True)])
+    pairs = zip(clients, randomness, strict=True)
+    return concatenated([_module_sgd(work, parameters, units, training, own.seed) for units, own in pairs])
 
 
 def _additive(work: Work, parameters: Parameters, clients: Sequence[Units]) -> UpdateBatch:
     """Per-unit contributions, each clipped by itself, summed per client (DESIGN: additive over units)."""
     owner = np.repeat(np.arange(len(clients)), [c.count for c in clients])
-    units = _joined(clients)
+    units = joined(clients)
     parts = []
     for start in range(0, units.count, UNITS_PER_CHUNK):
         stop = min(start + UNITS_PER_CHUNK, units.count)
@@ -151,23 +192,18 @@ def _additive(work: Work, parameters: Parameters, clients: Sequence[Units]) -> U
     return sum_groups(whole, groups, len(clients), specs=work.update_specs)
 
 
-def _joined(clients: Sequence[Units]) -> Units:
-    """The units of several clients, one after the other."""
-    if len(clients) == 1:
-        return clients[0]
-    sizes = np.concatenate([np.diff(c.offsets) for c in clients])
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    names = clients[0].columns
-    return Units(offsets, {n: np.concatenate([c.columns[n] for c in clients]) for n in names})
-
-
 def _zero_update(specs: Sequence[ParameterSpec], count: int) -> UpdateBatch:
     dense = {s.name: np.zeros((count, *s.shape), np.float32) for s in specs if not s.is_table}
     return UpdateBatch(count, {}, dense)
 
 
 def _example_mode(
-    work: Work, parameters: Parameters, clients: Sequence[Units], *, training: LocalTraining, sources: list[NoiseSource]
+    work: Work,
+    parameters: Parameters,
+    clients: Sequence[Units],
+    *,
+    training: LocalTraining,
+    randomness: Sequence[Randomness],
 ) -> UpdateBatch:
     from common.privacy.dpsgd import train_example_mode  # imports opacus
 
@@ -181,17 +217,17 @@ def _example_mode(
                 work.options,
                 plan=work.plan,
                 training=training,
-                source=source,
+                source=own.required_noise,
             )
-            for units, source in zip(clients, sources, strict=True)
+            for units, own in zip(clients, randomness, strict=True)
         ]
     )
 
 
-def _with_local_noise(work: Work, batch: UpdateBatch, sources: list[NoiseSource]) -> UpdateBatch:
+def _with_local_noise(work: Work, batch: UpdateBatch, randomness: Sequence[Randomness]) -> UpdateBatch:
     """Gaussian noise on every coordinate of every client's clipped update, touched or not."""
     noised = []
-    for k, source in enumerate(sources):
+    for k, own in enumerate(randomness):
         dense = {}
         for spec in work.update_specs:
             value = np.zeros(spec.shape, np.float32)
@@ -203,7 +239,8 @@ def _with_local_noise(work: Work, batch: UpdateBatch, sources: list[NoiseSource]
                 value[table.ids[lo:hi]] = table.values[lo:hi]
             dense[spec.name] = value
         mechanism = mechanisms.load(work.plan.mechanism)
-        noised.append(dense_update(mechanism.add_noise(dense, work.plan.noise_stddev, source), work.update_specs))
+        noise = mechanism.add_noise(dense, work.plan.noise_stddev, own.required_noise)
+        noised.append(dense_update(noise, work.update_specs))
     return concatenated(noised)
 
 
@@ -218,14 +255,12 @@ def dense_update(parameters: Parameters, specs: Sequence[ParameterSpec]) -> Upda
     return UpdateBatch(1, rows, dense)
 
 
-def _module_sgd(
-    work: Work, parameters: Parameters, units: Units, training: LocalTraining, source: NoiseSource
-) -> UpdateBatch:
+def _module_sgd(work: Work, parameters: Parameters, units: Units, training: LocalTraining, seed: int) -> UpdateBatch:
     """Plain SGD on a torch module without tables (encoders): local minus global parameters."""
     import torch
 
     family: ModuleFamily = work.family
-    rng = np.random.default_rng(int(source.derive("local sampling").integers(1, 2**62)[0]))
+    rng = np.random.default_rng(seed)
     module = family.module(work.options, 0).to(training.device)
     module.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in parameters.items()})
     optimizer = torch.optim.SGD(module.parameters(), lr=training.lr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,15 @@ class Units:
     def as_one(self) -> Units:
         """All elements as a single unit: the whole client is what is hidden."""
         return Units(np.array([0, self.offsets[-1]], dtype=np.int64), self.columns)
+
+
+def joined(parts: Sequence[Units]) -> Units:
+    """The units of several clients (at least one), one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    sizes = np.concatenate([np.diff(p.offsets) for p in parts])
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return Units(offsets, {n: np.concatenate([p.columns[n] for p in parts]) for n in parts[0].columns})
 
 
 @dataclass(frozen=True)

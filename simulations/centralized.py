@@ -17,6 +17,7 @@ from common.errors import ConfigError
 from common.families._skipgram import Objective, Step, draw_negatives, keep_probabilities, train_step
 from common.families._skipgram_layout import NOISE_BLOCKS, Layout, Tokens, lay_out
 from common.families.word2vec import CENTRE, CONTEXT, FAMILY, Word2VecOptions
+from common.seeds import Streams
 from common.table import RowDomain
 from common.units import Units
 from common.update import Parameters
@@ -147,7 +148,8 @@ def _steps(layout: Layout, domain: RowDomain, options: Word2VecOptions, rng: np.
     words, reach, block = torch.from_numpy(layout.words), torch.from_numpy(layout.reach), layout.block
     counts = layout.blocks[0]
     groups = np.where(counts % NOISE_BLOCKS == 0, counts // NOISE_BLOCKS, 1)  # the last step may have an odd number
-    drawn = draw_negatives(domain, int(groups.sum()) * options.shared_negatives, rng)
+    wanted = np.array([int(groups.sum()) * options.shared_negatives])
+    drawn = draw_negatives(domain, wanted, Streams([int(rng.integers(2**63))]), "negatives")
     negatives = torch.from_numpy(drawn.reshape(-1, options.shared_negatives)).split(groups.tolist())
     steps = []
     for first, count, rows in zip(layout.starts[0].tolist(), counts.tolist(), negatives, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,11 +84,3 @@ def user_lists(units: Units, rows: int) -> UserLists:
     pairs, owners, sizes = np.unique(keys // rows, return_inverse=True, return_counts=True)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     return UserLists(offsets, keys % rows, pairs // span, owners.astype(np.int64))
-
-
-def joined(clients: Sequence[Units]) -> Units:
-    """The units of several clients, one after the other."""
-    sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(client.offsets) for client in clients)])
-    names = ("items", "users")
-    columns = {n: np.concatenate([np.zeros(0, np.int64), *(c.columns[n] for c in clients)]) for n in names}
-    return Units(np.cumsum(sizes), columns)

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.families import LocalTraining
-from common.families._interactions import UserLists, joined, user_lists
+from common.families._interactions import UserLists, user_lists
+from common.seeds import Streams
 from common.table import IntArray
-from common.units import Units
+from common.units import Units, joined
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,10 @@ def drawn_pairs(
     steps = np.full_like(batches, training.local_steps) if training.local_steps else batches * training.local_epochs
     passes = int((-(-steps // batches)).max(initial=0))
     elements = np.bincount(client[lists.owners], minlength=len(clients))
-    uniform = [np.empty((len(lists.items), negatives)) for _ in range(passes + 1)]
-    turns = [np.empty(int(counts.sum()), dtype=np.int64) for _ in range(passes)]
-    item, unit = (np.concatenate([[0], np.cumsum(sizes)]) for sizes in (elements, counts))
-    for k, seed in enumerate(seeds):
-        rng = np.random.default_rng(seed)
-        for number, drawn in enumerate(uniform):  # pass after pass: more passes for others change nothing here
-            drawn[item[k] : item[k + 1]] = rng.random((elements[k], negatives))
-            if number < passes:
-                turns[number][unit[k] : unit[k + 1]] = rng.permutation(counts[k]) // training.batch_size
-    first, *later = (not_had(lists, drawn, rows) for drawn in uniform)
+    streams = Streams(seeds)
+    drawn = [streams.uniform(elements * negatives, "items", number) for number in range(passes + 1)]
+    turns = [streams.permutations(counts, "users", number) // training.batch_size for number in range(passes)]
+    first, *later = (not_had(lists, uniform.reshape(-1, negatives), rows) for uniform in drawn)
     return Pairs(lists, client, steps, batches, first, later, [turn[lists.units] for turn in turns])
 
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.families._skipgram_layout import band_table
+from common.seeds import Streams
 from common.table import IntArray, RowDomain
 
 NEGATIVE_POWER = 0.75  # exponent of the noise distribution, Mikolov et al. 2013, section 2.2
@@ -91,14 +92,14 @@ def keep_probabilities(domain: RowDomain, threshold: float) -> NDArray[np.float6
     return _once(domain, f"_keep_{threshold!r}", lambda: _keep(domain.probabilities, threshold))
 
 
-def draw_negatives(domain: RowDomain, count: int, rng: np.random.Generator) -> IntArray:
-    """``count`` rows, each from the noise distribution, by inversion: O(log V) a draw.
+def draw_negatives(domain: RowDomain, counts: IntArray, streams: Streams, *purpose: object) -> IntArray:
+    """``counts[k]`` rows for each client, each from the noise distribution, by inversion: O(log V) a draw.
 
-    The draws are stratified (one uniform from each of ``count`` equal intervals, in random order), so that every row
-    comes as often as it should within one: independent draws would leave a rare row to chance.
+    A client's draws are stratified (one from each of ``counts[k]`` equal intervals, in random order), so that every
+    row comes as often as it should within one: independent draws would leave a rare row to chance.
     """
-    uniforms = (rng.permutation(count) + rng.random(count)) / max(count, 1)
-    return np.searchsorted(negative_cdf(domain)[:-1], uniforms, side="right")
+    uniforms, order = streams.stratified(counts, *purpose)
+    return np.searchsorted(negative_cdf(domain)[:-1], uniforms, side="right")[order]
 
 
 def _cumulative(weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,8 +16,9 @@ import torch
 from common.families import LocalTraining
 from common.families._skipgram import Objective, Step, draw_negatives, keep_probabilities, train_step
 from common.families._skipgram_layout import NOISE_BLOCKS, STEP_TOKENS, Layout, Tokens, lay_out, noise_groups
+from common.seeds import Streams
 from common.table import FloatArray, IntArray, RowDomain
-from common.units import Units
+from common.units import Units, joined
 from common.update import Parameters, RowBatch, UpdateBatch
 
 TABLES = ("centre.weight", "context.weight")
@@ -54,13 +55,13 @@ class _Visit:
 
 @dataclass(frozen=True)
 class _Group:
-    """Clients that train together: their data one after the other, and one generator each."""
+    """Clients that train together: their data one after the other, and their streams of random numbers."""
 
     owners: IntArray
     units: Units
     first_unit: IntArray
     batch_size: IntArray
-    generators: tuple[np.random.Generator, ...]
+    streams: Streams
     block: int
 
     @property
@@ -110,22 +111,28 @@ def _gathered(
     clients: Sequence[Units], chosen: list[int], block: int, training: LocalTraining, seeds: Sequence[int]
 ) -> _Group:
     """Put the chosen clients' data in one set of arrays; with ``local_steps``, only the units those steps visit."""
-    generators = tuple(np.random.default_rng(seeds[k]) for k in chosen)
-    batch_size = np.array([min(training.batch_size, clients[k].count) for k in chosen])
-    parts = [clients[k] for k in chosen]
+    streams = Streams([seeds[k] for k in chosen])
+    units = joined([clients[k] for k in chosen])
+    counts = np.array([clients[k].count for k in chosen])
+    batch_size = np.minimum(training.batch_size, counts)
     if training.local_steps:
         needed = batch_size * training.local_steps
-        parts = [p.take(_cycled(p.count, n, g)) for p, n, g in zip(parts, needed, generators, strict=True)]
-    lengths = np.concatenate([np.diff(p.offsets) for p in parts])
-    columns = {name: np.concatenate([p.columns[name] for p in parts]) for name in ("rows", "sentence")}
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    first = np.concatenate([[0], np.cumsum([p.count for p in parts])])
-    return _Group(np.array(chosen), Units(offsets, columns), first, batch_size, generators, block)
+        units = units.take(_cycled(counts, needed, streams) + np.repeat(np.cumsum(counts) - counts, needed))
+        counts = needed
+    return _Group(np.array(chosen), units, np.concatenate([[0], np.cumsum(counts)]), batch_size, streams, block)
 
 
-def _cycled(count: int, needed: int, generator: np.random.Generator) -> IntArray:
-    """``needed`` units in random order; every unit comes once before any comes again."""
-    return np.concatenate([generator.permutation(count) for _ in range(-(-needed // count))])[:needed]
+def _cycled(counts: IntArray, needed: IntArray, streams: Streams) -> IntArray:
+    """``needed[k]`` of client k's ``counts[k]`` units in random order: each comes once before any comes again."""
+    first = np.cumsum(needed) - needed
+    chosen = np.empty(int(needed.sum()), np.int64)
+    for number in range(int((-(-needed // counts)).max())):
+        sizes = np.where(number * counts < needed, counts, 0)
+        order = streams.permutations(sizes, "units", number)
+        place = np.arange(len(order)) + np.repeat(number * counts - (np.cumsum(sizes) - sizes), sizes)
+        wanted = place < np.repeat(needed, sizes)
+        chosen[(place + np.repeat(first, sizes))[wanted]] = order[wanted]
+    return chosen
 
 
 def _train_group(
@@ -133,7 +140,7 @@ def _train_group(
 ) -> Mapping[str, tuple[IntArray, IntArray, FloatArray]]:
     rows = len(domain)
     passes = 1 if settings.training.local_steps else settings.training.local_epochs
-    visits = [_visit(group, settings, domain) for _ in range(passes)]
+    visits = [_visit(group, settings, domain, number) for number in range(passes)]
     owner = np.repeat(group.client_of_unit, np.diff(group.units.offsets))
     known, local = np.unique(owner * rows + group.units.columns["rows"], return_inverse=True)
     drawn, position = np.unique(np.concatenate([v.negatives.reshape(-1) for v in visits]), return_inverse=True)
@@ -143,22 +150,22 @@ def _train_group(
     tables = {name: torch.tensor(values, device=settings.training.device) for name, values in start.items()}
     negatives = np.split(place[position], np.cumsum([v.negatives.size for v in visits])[:-1])
     window = settings.objective.window
-    for visit, ids in zip(visits, negatives, strict=True):
-        tokens = _tokens(group, visit, local + 1, domain, settings)
+    for number, (visit, ids) in enumerate(zip(visits, negatives, strict=True)):
+        tokens = _tokens(group, visit, local + 1, domain, settings, number)
         layout = lay_out(tokens, clients=group.count, block=group.block, window=window, padding_row=0)
         _run(tables, layout, ids.reshape(-1, settings.shared_negatives), visit.first_group, settings)
-    delta = {name: tables[name].cpu().numpy()[1:] - start[name][1:] for name in TABLES}
+    end = {name: table.cpu().numpy() for name, table in tables.items()}
+    delta = {name: np.subtract(end[name], start[name], out=end[name])[1:] for name in TABLES}
     return {name: _changed(key, delta[name], group.owners, rows) for name, key in wanted.items()}
 
 
-def _visit(group: _Group, settings: Settings, domain: RowDomain) -> _Visit:
-    """Draw one pass: the order of units (already drawn where ``local_steps`` rules) and the negatives."""
+def _visit(group: _Group, settings: Settings, domain: RowDomain, number: int) -> _Visit:
+    """Draw pass ``number``: the order of units (already drawn where ``local_steps`` rules) and the negatives."""
     counts = np.diff(group.first_unit)
     if settings.training.local_steps:
         units = np.arange(group.units.count)
     else:
-        orders = [g.permutation(n) for g, n in zip(group.generators, counts, strict=True)]
-        units = np.concatenate(orders) + np.repeat(group.first_unit[:-1], counts)
+        units = group.streams.permutations(counts, "units", number) + np.repeat(group.first_unit[:-1], counts)
     batches = -(-counts // group.batch_size)
     in_client = np.arange(len(units)) - np.repeat(group.first_unit[:-1], counts)
     first_batch = np.concatenate([[0], np.cumsum(batches)])
@@ -166,8 +173,8 @@ def _visit(group: _Group, settings: Settings, domain: RowDomain) -> _Visit:
     size = np.bincount(batch, weights=np.diff(group.units.offsets)[units], minlength=first_batch[-1]).astype(np.int64)
     groups = np.array([noise_groups(size[a:b], group.block) for a, b in pairwise(first_batch)])
     each = settings.shared_negatives * groups
-    drawn = [draw_negatives(domain, n, g) for g, n in zip(group.generators, each, strict=True)]
-    negatives = np.repeat(np.arange(group.count) * len(domain), each) + np.concatenate(drawn)
+    drawn = draw_negatives(domain, each, group.streams, "negatives", number)
+    negatives = np.repeat(np.arange(group.count) * len(domain), each) + drawn
     return _Visit(units, batch, negatives.reshape(-1, settings.shared_negatives), np.cumsum(groups) - groups)
 
 
@@ -181,22 +188,26 @@ def _merged(known: IntArray, drawn: IntArray) -> tuple[IntArray, IntArray]:
 
 def _compact(table: FloatArray, rows: IntArray) -> FloatArray:
     """The rows wanted, behind a row of zeros that stands for padding."""
-    out = np.zeros((len(rows) + 1, table.shape[1]), dtype=np.float32)
+    out = np.empty((len(rows) + 1, table.shape[1]), dtype=np.float32)
+    out[0] = 0.0
     np.take(table, rows, axis=0, out=out[1:])
     return out
 
 
-def _tokens(group: _Group, visit: _Visit, local: IntArray, domain: RowDomain, settings: Settings) -> Tokens:
-    """Tokens of one pass after subsampling, in the order of training."""
+def _tokens(
+    group: _Group, visit: _Visit, local: IntArray, domain: RowDomain, settings: Settings, number: int
+) -> Tokens:
+    """Tokens of pass ``number`` after subsampling, in the order of training."""
     offsets = group.units.offsets
     lengths = np.diff(offsets)[visit.units]
     ends = np.cumsum(lengths)
     index = np.repeat(offsets[visit.units] - (ends - lengths), lengths) + np.arange(ends[-1])
     client = np.repeat(group.client_of_unit, lengths)
     sizes = np.bincount(client, minlength=group.count)
-    uniforms = np.concatenate([g.random((2, n)) for g, n in zip(group.generators, sizes, strict=True)], axis=1)
     rows, sentences = group.units.columns["rows"][index], group.units.columns["sentence"]
-    kept = np.flatnonzero(uniforms[0] < keep_probabilities(domain, settings.subsample)[rows])
+    chance = keep_probabilities(domain, settings.subsample)[rows]
+    kept = np.flatnonzero(group.streams.uniform(sizes, "subsample", number) < chance)
+    radius = group.streams.uniform(sizes, "window", number)[kept]
     visited = np.repeat(np.arange(len(lengths)), lengths)[kept]
     chosen = index[kept]
     return Tokens(
@@ -204,7 +215,7 @@ def _tokens(group: _Group, visit: _Visit, local: IntArray, domain: RowDomain, se
         sentence=visited * (int(sentences.max(initial=0)) + 1) + sentences[chosen],
         batch=visit.batch[visited],
         client=client[kept],
-        radius=1 + (uniforms[1][kept] * settings.objective.window).astype(np.int64),
+        radius=1 + (radius * settings.objective.window).astype(np.int64),
     )
 
 
@@ -245,8 +256,8 @@ def _steps(layout: Layout, first_group: IntArray) -> Iterator[tuple[IntArray, In
 
 def _changed(keys: IntArray, delta: FloatArray, owners: IntArray, rows: int) -> tuple[IntArray, IntArray, FloatArray]:
     """(client, row, delta) of the rows that moved, ordered by client of the group, then row."""
-    moved = np.flatnonzero((delta != 0).any(axis=1))
-    moved = moved[np.argsort(keys[moved], kind="stable")]
+    moved = np.flatnonzero(delta.any(axis=1))
+    moved = moved[np.argsort(keys[moved])]
     return owners[keys[moved] // rows], keys[moved] % rows, delta[moved]
 
 

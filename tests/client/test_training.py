@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from client.training import client_updates, local_training
+from client.training import Randomness, client_updates, local_training
 from common.config import build_scenario
 from common.privacy.rng import NoiseSource
 from common.table import RowDomain
@@ -25,8 +25,8 @@ def work(mode: str) -> Work:
 
 def updates(which: Work, clients: list[Units]):
     start = which.family.initial(which.options, which.specs, DOMAIN, 0)
-    sources = [NoiseSource.from_os() for _ in clients]
-    return client_updates(which, start, clients, training=local_training(which, 1), sources=sources)
+    randomness = [Randomness(k, NoiseSource.from_os()) for k in range(len(clients))]
+    return client_updates(which, start, clients, training=local_training(which, 1), randomness=randomness)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid
 from common.families import _skipgram as kernel
 from common.families._skipgram import Moves, Objective, Rows, Step, band, draw_negatives, keep_probabilities, train_step
 from common.families._skipgram_layout import NOISE_BLOCKS, STEP_TOKENS, Tokens, band_table, lay_out, noise_groups
+from common.seeds import Streams
 from common.table import RowDomain
 
 WINDOW, BLOCK, DIMENSIONS, NEGATIVES, LR = 3, 4, 5, 5, 0.1
@@ -283,13 +284,13 @@ def test_subsampling_is_the_rule_of_the_code():
 def test_negatives_follow_the_three_quarter_power(power, fits):
     frequencies = np.array([1000.0, 100.0, 10.0, 1.0])
     n = 20_000
-    counts = np.bincount(draw_negatives(domain(frequencies), n, np.random.default_rng(0)), minlength=4)
+    counts = np.bincount(draw_negatives(domain(frequencies), np.array([n]), Streams([0])), minlength=4)
     expected = n * frequencies**power / (frequencies**power).sum()
     assert bool((np.abs(counts - expected) <= 1).all()) is fits  # strata leave less than one draw to chance
 
 
 def test_single_draws_are_not_tied_to_their_stratum():
     words = domain([1.0] * 10)
-    first = [int(draw_negatives(words, 10, np.random.default_rng(seed))[0]) for seed in range(2_000)]
+    first = draw_negatives(words, np.full(2_000, 10), Streams(range(2_000)))[::10]
     counts = np.bincount(first, minlength=10)
     assert ((counts - 200) ** 2 / 200).sum() < 27.9  # chi-square, 9 degrees of freedom, 0.999 quantile
