@@ -262,7 +262,7 @@ def _changed(keys: IntArray, delta: FloatArray, owners: IntArray, rows: int) -> 
 
 
 def _row_batch(parts: Sequence[tuple[IntArray, IntArray, FloatArray]], count: int) -> RowBatch:
-    owners, ids, values = (np.concatenate([p[i] for p in parts]) for i in range(3))
+    owners, ids, values = parts[0] if len(parts) == 1 else (np.concatenate([p[i] for p in parts]) for i in range(3))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=count))])
     if np.any(owners[1:] < owners[:-1]):
         order = np.argsort(owners, kind="stable")
