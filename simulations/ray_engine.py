@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -33,12 +34,14 @@ from simulations.flower_tools import (
     write_connection,
 )
 
+CONNECT_TIMEOUT_S = 10.0
+
 
 def run_on_ray(run_config: Mapping[str, str], clients: int, reporter: Reporter, *, nodes: int = 0) -> int:
     """Run the two apps under Flower's Ray simulation; returns the round that a checkpoint let it start from.
 
-    A running Ray cluster is used when the environment variable ``RAY_ADDRESS`` names one; its machines must then see
-    the run's folder under the same path.
+    A running Ray cluster is used when the environment variable ``RAY_ADDRESS`` names one (``host:port``); its machines
+    must then see the run's folder under the same path.
 
     Args:
         run_config: the apps' run configuration.
@@ -47,10 +50,12 @@ def run_on_ray(run_config: Mapping[str, str], clients: int, reporter: Reporter, 
 
     Raises:
         DependencyError: ray is not installed.
-        RoundError: the run ended with an error; the last lines of its log are in the message.
+        RoundError: nothing answers at ``RAY_ADDRESS``, or the run ended with an error; the last lines of its log are
+            in the message.
     """
     if importlib.util.find_spec("ray") is None:
         raise DependencyError("the Ray engine needs ray", remedy="pip install 'fedembed[ray]'")
+    _refuse_silent_cluster(os.environ.get("RAY_ADDRESS", ""))
     out = Path(run_config["out"])
     resumed = _rounds_done(out, run_config["scenario"])
     nodes = max(1, min(nodes or os.cpu_count() or 1, clients))
@@ -64,6 +69,20 @@ def run_on_ray(run_config: Mapping[str, str], clients: int, reporter: Reporter, 
             run_id = start_run(app, environment, federation=federation)
             _follow(run_id, out, run_config, environment, reporter)
     return resumed
+
+
+def _refuse_silent_cluster(address: str) -> None:
+    """Ray itself would wait for minutes and say nothing. Names such as ``auto`` are left to it."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise RoundError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error})",
+            remedy="Start one with `ray start --head`, or unset RAY_ADDRESS to have one started for the run.",
+        ) from None
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,12 @@ import pytest
 
 from client.ledger import Ledger
 from common.config import Scenario, build_scenario
+from common.errors import RoundError
 from common.release import load_release
 from server.progress import LogReporter
 from simulations import corpora
 from simulations.federation import run_simulation
+from simulations.flower_tools import background, free_port, wait_for_port
 from tests.e2e.deployment import deployment, run_config_for, run_to_end, site_files
 
 SITES = ("north", "south", "west")
@@ -60,6 +64,31 @@ def in_process(data: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarr
 def test_ray_gives_the_same_table(data: Path, in_process: np.ndarray, tmp_path: Path) -> None:
     run_simulation(scenario(data), out=tmp_path, engine="ray", reporter=LogReporter())
     np.testing.assert_allclose(vectors(tmp_path), in_process, rtol=1e-4, atol=1e-6)
+
+
+def test_a_running_ray_cluster_is_used_by_address(
+    data: Path, in_process: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    command = ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=1", "--include-dashboard=false"]
+    with tempfile.TemporaryDirectory(prefix="ray") as short:  # Ray's sockets lie in it: pytest's own path is too long
+        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+        log = tmp_path / "ray.log"
+        with background([*command, f"--temp-dir={short}"], cwd=tmp_path, environment=environment, log=log) as process:
+            wait_for_port(port, process, log)
+            monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+            run_simulation(scenario(data), out=tmp_path / "run", engine="ray", reporter=LogReporter())
+            drivers = list(Path(short).glob("session_latest/logs/python-core-driver-*"))
+    assert drivers  # the simulation was a job of this cluster
+    np.testing.assert_allclose(vectors(tmp_path / "run"), in_process, rtol=1e-4, atol=1e-6)
+
+
+def test_a_ray_address_without_a_cluster_is_refused_at_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
+    with pytest.raises(RoundError, match="no Ray cluster answers"):
+        run_simulation(scenario(data), out=tmp_path, engine="ray", reporter=LogReporter())
 
 
 def test_deployment_gives_the_same_table(data: Path, in_process: np.ndarray, tmp_path: Path) -> None:
