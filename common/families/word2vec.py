@@ -39,6 +39,11 @@ class Word2VecOptions(FamilyOptions):
     shared_negatives: int = Field(
         32, ge=1, le=4096, description="rows drawn for 4 blocks of words (example mode: a unit)"
     )
+    random_table: Literal["centre", "context"] = Field(
+        "centre",
+        description="the table that begins random, the other at zero; under much noise take context: no random start "
+        "then drowns what the released centre rows learn",
+    )
     max_tokens_per_unit: int = Field(1024, ge=2, description="example mode: later tokens of a unit are dropped")
     max_pairs: int = Field(512, ge=1, description="example mode: pairs of a unit at most, drawn at random")
 
@@ -59,11 +64,12 @@ class Word2Vec:
     def initial(
         self, options: Word2VecOptions, specs: Sequence[ParameterSpec], domain: RowDomain | None, seed: int
     ) -> Parameters:
-        """Centre rows uniform in +-1/(2D), context rows zero, as in word2vec's code."""
+        """Rows of ``random_table`` uniform in +-1/(2D), the others zero; word2vec's code begins with random centres."""
         generator = np.random.default_rng(seed)
-        shapes = {spec.name: spec.shape for spec in specs}
-        centre = (generator.random(shapes[CENTRE], dtype=np.float32) - np.float32(0.5)) / options.dimensions
-        return {CENTRE: centre.astype(np.float32), CONTEXT: np.zeros(shapes[CONTEXT], dtype=np.float32)}
+        random = CENTRE if options.random_table == "centre" else CONTEXT
+        values = {spec.name: np.zeros(spec.shape, dtype=np.float32) for spec in specs}
+        drawn = (generator.random(values[random].shape, dtype=np.float32) - np.float32(0.5)) / options.dimensions
+        return values | {random: drawn.astype(np.float32)}
 
     def encode(self, records: Iterable[Record], domain: RowDomain | None, options: Word2VecOptions) -> Units:
         """Columns ``rows`` and ``sentence`` (the record's number: windows end with their record), both int32."""

@@ -72,16 +72,18 @@ WORD2VEC_EXAMPLE = Method(
     unit="record",
     mode="example",
     rows=2_000,
-    task={"dimensions": 16, "negatives": 1, "max_pairs": 48, "shared_negatives": 16, "subsample": 1e-4},
-    # Large samples and few steps: where sigma is near 1 or below, sampling amplifies less than it loses in signal.
-    # The clip is below every unit's gradient, so each counts alike; lr * clip is what moves a row.
+    task={"dimensions": 32, "negatives": 1, "max_pairs": 48, "shared_negatives": 64, "subsample": 3e-4},
+    # One step of everybody with every sentence: where sigma is near 1, more steps and smaller samples cost more signal
+    # than they win. From zero the step is linear, so lr only scales the table. The clip is below nearly every
+    # sentence's gradient, so each counts alike.
     sections={
-        "privacy": {"l2_clip_norm": 0.01},
-        "federation": {"rounds": 6},
-        "training": {"local_steps": 2, "batch_size": 6_000, "unit_rate": 0.3, "lr": 4_000.0},
+        "task": {"random_table": "context"},
+        "privacy": {"l2_clip_norm": 0.003},
+        "federation": {"rounds": 1},
+        "training": {"local_steps": 1, "batch_size": 19_000, "unit_rate": 1.0, "lr": 1e6},
     },
     plain_sections={
-        "task": {"negatives": 5},
+        "task": {"negatives": 5, "subsample": 1e-4, "shared_negatives": 16},
         "federation": {"rounds": 400, "sampling": "poisson", "rate": 1 / 16},
         "training": {"local_steps": 30, "batch_size": 64, "lr": 0.025},
         "server": {"denominator": 1.0},

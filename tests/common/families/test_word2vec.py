@@ -72,6 +72,19 @@ def test_initial_values_are_those_of_word2vec_and_follow_the_seed():
     assert not np.array_equal(start[CENTRE], FAMILY.initial(opts, FAMILY.specs(opts, V), DOMAIN, 4)[CENTRE])
 
 
+def test_either_table_may_begin_random_and_a_step_then_moves_only_the_other():
+    """At zero, the logistic loss passes each side the other's rows: a side of zeros moves, the random one cannot."""
+    opts = options(random_table="context")
+    start = FAMILY.initial(opts, FAMILY.specs(opts, V), DOMAIN, 3)
+    usual = FAMILY.initial(options(), FAMILY.specs(options(), V), DOMAIN, 3)
+    assert not start[CENTRE].any()
+    assert np.array_equal(start[CONTEXT], usual[CENTRE])
+    one_step = replace(STEPS, local_steps=1)
+    assert list(update([client(0)], opts, one_step, start=start).rows[CENTRE].ids)
+    assert not len(update([client(0)], opts, one_step, start=start).rows[CONTEXT].ids)
+    assert not len(update([client(0)], options(), one_step, start=usual).rows[CENTRE].ids)
+
+
 def test_encoding_groups_by_unit_and_never_raises():
     records = [
         Record("c", "b", "AA ab, unknown ac!"),
