@@ -46,6 +46,7 @@ class EngineJob:
         steps: local steps, one sentence each.
         negatives: negative rows that the pairs of a step share.
         window: tokens a side at most.
+        threads: that torch may use.
     """
 
     data: str
@@ -55,6 +56,7 @@ class EngineJob:
     steps: int
     negatives: int
     window: int
+    threads: int
 
 
 class RoundClock:
@@ -161,8 +163,9 @@ def main(arguments: list[str]) -> int:
     """Measure the job given as JSON and print the result as JSON."""
     import torch
 
-    torch.set_num_threads(1)
-    print(json.dumps(measure(EngineJob(**json.loads(arguments[0])))))
+    job = EngineJob(**json.loads(arguments[0]))
+    torch.set_num_threads(job.threads)
+    print(json.dumps(measure(job)))
     return 0
 
 
