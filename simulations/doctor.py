@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from simulations.commands.output import bytes_shown, emit_json, say
+from simulations.hardware import usable_cores
 
 _EXTRAS = {
     "ray": ("ray", "simulations on a Ray cluster: `fedembed simulate --engine ray`"),
