@@ -4,8 +4,8 @@ Every client has four sentences of 26 words; a step of SGD is one sentence, a pa
 steps a client on every side. The peers draw 5 negatives a pair (before the clock starts) and use dense
 ``torch.nn.Embedding`` tables; word2vec here draws rows that a sentence's pairs share, weighted as 5 a pair. The rates
 that have a bar are those of as many rows as the family draws by default; one more is reported for as many draws as the
-peers make. pfl is one process with one thread, and is set against ours with one. Flower's Ray simulation keeps one actor a
-core busy, so it is set against ours with as many threads (and, without a bar, against one). The sides take turns;
+peers make. pfl is one process with one thread, set against ours with one. Flower's Ray simulation keeps an actor a core
+busy, so it is set against ours with as many threads (and, without a bar, against one). The sides take turns;
 medians over the rounds after the first; start-up is not timed.
 """
 
