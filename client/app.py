@@ -23,11 +23,12 @@ def session_of(context: Context) -> Session:
 
 
 def build_app(
-    session_for: Callable[[Context], Session], failed: Callable[[FedembedError], None] = lambda error: None
+    session_for: Callable[[Context], Session], failed: Callable[[Exception], None] | None = None
 ) -> ClientApp:
     """A ClientApp whose sessions come from ``session_for``: the in-process engine hands out sessions in memory.
 
-    ``failed`` is told of every error that is answered with a refusal.
+    With ``failed``, which is told of it, every error is answered with a refusal: Flower would send the text of others
+    to the coordinator, and it may speak of the data. Without, errors that are not fedembed's own are raised.
     """
     client_app = ClientApp()
 
@@ -43,16 +44,22 @@ def build_app(
         payload = wire.unpack(message.content)
         try:
             reply = handle(session_for(context), payload)
-        except FedembedError as error:
-            failed(error)
+        except Exception as error:
+            if failed is None and not isinstance(error, FedembedError):
+                raise
+            if failed is not None:
+                failed(error)
             reply = failure_reply(str(payload.config.get("run", "")), error)
         return Message(wire.pack(reply, flwr.app), reply_to=message)
 
     return client_app
 
 
-def _logged(error: FedembedError) -> None:
-    _LOG.error("%s: %s %s", type(error).__name__, error.message, error.hint)
+def _logged(error: Exception) -> None:
+    if isinstance(error, FedembedError):
+        _LOG.error("%s: %s %s", type(error).__name__, error.message, error.hint)
+    else:
+        _LOG.error("the node failed", exc_info=error)
 
 
 app = build_app(session_of, _logged)

@@ -58,10 +58,11 @@ class SiteSource:
         path = self.state_dir / f"encoded-{self._cache_key(scenario, data, domain)}.npz"
         if path.exists():
             return load_store(path)
+        options = families.options_of(family, scenario.task)
+        readers.refuse_unfit(data, needs_labels=options.needs_labels)
         records = [Record(self.name, r.unit, r.value) for r in readers.read(data)]
         if scenario.data.unit == "client":
             records = [Record(self.name, self.name, r.value) for r in records]
-        options = families.options_of(family, scenario.task)
         store = encode_clients(by_client(records).items(), family, options, domain=domain)
         save_store(store, path)
         return store

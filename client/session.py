@@ -264,11 +264,14 @@ class Session:
         return self.admitted
 
 
-def failure_reply(run: str, error: FedembedError) -> wire.Payload:
-    """A refusal for an error raised on purpose.
+def failure_reply(run: str, error: Exception) -> wire.Payload:
+    """A refusal for an error.
 
-    What is wrong with this node's own files (their names, columns and line numbers) is for its operator alone.
+    What is wrong with this node's own files (their names, columns and line numbers), and whatever else was not raised
+    on purpose, is for its operator alone.
     """
+    if not isinstance(error, FedembedError):
+        return _reply(run, status="failed", clients=0, code="Error", reason="the node failed; its log says why")
     own = isinstance(error, (DataError, LedgerError, StorageError))
     reason = "the node cannot use its own files; its log says why" if own else str(error)
     return _reply(run, status="failed", clients=0, code=type(error).__name__, reason=reason)

@@ -28,7 +28,7 @@ from common.work import Work
 # Units whose contributions are held at once: bounds memory, changes nothing else.
 UNITS_PER_CHUNK = 1024
 LOSS_UNITS = 32
-FAILURES = (ArithmeticError, LookupError, ValueError, RuntimeError)
+FAILURES = (ArithmeticError, LookupError, ValueError, RuntimeError, MemoryError)
 LOGGER = logging.getLogger("fedembed.client")
 
 

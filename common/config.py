@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from common.discovery import nearest
 from common.errors import ConfigError, PrivacyConfigError, UsageError
 
+CORPUS = "corpus"  # the value of data.reader that names no reader: records are generated
 _PLAIN_WORDS = {  # where pydantic speaks of Python's types
     "tuple_type": 'must be a list, like ["name"]',
     "model_type": "must be a section of settings, not a value",
@@ -56,7 +57,7 @@ class DataConfig(Section):
     weight_field: str = Field("", description="column of the rating or count; without one, found by name, else 1")
     timestamp_field: str = Field("", description="column of the time; without one, found by name, else 0")
     label_field: str = Field("", description="array of image labels; without one, found by its usual names")
-    classes: tuple[str, ...] = Field((), description="public class names in label order; default: sorted folder names")
+    classes: tuple[str, ...] = Field((), description="public class names in label order; pictures in folders need them")
     max_line_bytes: int = Field(1_000_000, gt=0)
     max_records: int = Field(100_000_000, gt=0)
     max_array_bytes: int = Field(4_294_967_296, gt=0, description="largest array in a .npz file, uncompressed")

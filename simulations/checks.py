@@ -8,12 +8,13 @@ from pathlib import Path
 
 from client import readers
 from client.training import resolved_device
+from common.config import CORPUS
 from common.errors import ConfigError, PrivacyConfigError
 from common.evaluation import quality
 from common.work import Work
 from server.run import refuse_leaky_settings
+from simulations import corpora
 
-CORPUS = "corpus"
 MAX_NOISE_STDDEV = 1e15  # squares of such sums still fit into float32
 _COPIES = 3  # of the parameters at least: the state, the update's sum, and what the server makes of both
 
@@ -52,7 +53,9 @@ def refuse_unfit_machine(work: Work, *, nodes: int | None) -> None:
 def _refuse_unfit_reader(work: Work) -> None:
     data = work.scenario.data
     if data.reader == CORPUS:
+        _refuse_unfit_corpus(work)
         return
+    readers.refuse_unfit(data, needs_labels=work.options.needs_labels)
     kind = readers.load(data.reader).records
     if kind not in work.family.records.split("|"):
         raise ConfigError(
@@ -65,6 +68,23 @@ def _refuse_unfit_reader(work: Work) -> None:
             f"data.holdout = 'last' needs interactions, and the reader {data.reader!r} yields {kind}",
             remedy="Set data.holdout = 'none'.",
         )
+    _refuse_entangled_holdout(work)
+
+
+def _refuse_unfit_corpus(work: Work) -> None:
+    """The records of a corpus are fixed, and so is the unit that they can be protected as."""
+    data = work.scenario.data
+    unit = corpora.unit(data.path)
+    if data.unit not in ("client", "record", unit):
+        raise ConfigError(
+            f"data.unit = {data.unit!r}, and the units of corpus {data.path!r} are {unit}s",
+            remedy=f"Set data.unit = {unit!r} (or 'record', which is never more than one of them) or 'client'.",
+        )
+    _refuse_entangled_holdout(work)
+
+
+def _refuse_entangled_holdout(work: Work) -> None:
+    data = work.scenario.data
     if data.holdout == "last" and work.plan.mode != "none" and data.unit not in ("client", "user"):
         raise PrivacyConfigError(
             f"data.holdout = 'last' with unit {data.unit!r}: one record more changes which other records train, so the "

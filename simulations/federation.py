@@ -11,8 +11,8 @@ from typing import Any
 
 from client.node import store_fingerprints, store_path
 from client.store import encode_clients, load_store, save_store
-from common.config import Scenario
-from common.errors import CheckpointError, ConfigError, FedembedError, RoundError
+from common.config import CORPUS, Scenario
+from common.errors import CheckpointError, ConfigError, RoundError
 from common.evaluation.score import Score
 from common.privacy.plan import OBSERVERS
 from common.release import load_release
@@ -24,7 +24,7 @@ from server.coordinate import STATE_FOLDER, UNPUBLISHED_SCORES
 from server.progress import Reporter
 from server.run import Outcome
 from server.vocabulary import row_domain
-from simulations.checks import CORPUS, refuse_unfit, refuse_unfit_machine
+from simulations.checks import refuse_unfit, refuse_unfit_machine
 from simulations.holdout import hold_out_clients, hold_out_last
 from simulations.partition import partition
 from simulations.run_folder import exclusive
@@ -115,7 +115,7 @@ def run_locally(store: ClientStore, out: Path, run_config: dict[str, str], repor
     from simulations.engine import InProcessGrid, run_in_process
 
     outcomes: list[Outcome] = []
-    failures: list[FedembedError] = []
+    failures: list[Exception] = []
     with Ledger.open(out / LEDGER_FILE) as ledger:
         session = Session(GivenStore(store), ledger, Policy.permissive(), keeps_table=True, simulated=True)
         grid = InProcessGrid(build_client_app(lambda context: session, failures.append), [{}], run_config=run_config)

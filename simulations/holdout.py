@@ -13,7 +13,7 @@ import numpy as np
 
 from common.errors import DataError
 from common.files import atomic_files
-from common.seeds import public_rng
+from common.seeds import public_seed
 from common.table import RowDomain
 from common.units import Interaction, Record
 
@@ -57,13 +57,14 @@ def hold_out_last(
 
 
 def hold_out_clients(clients: Mapping[str, Sequence[Record]], seed: int, path: Path) -> dict[str, list[Record]]:
-    """Keep one client in six from training, drawn by the public seed; write their texts to ``path``, one a line.
+    """Keep about one client in six from training; write their texts to ``path``, one a line.
+
+    Each client is drawn by the public seed and its own name: another client more or less changes nothing for it.
 
     Raises:
         DataError: the records are not texts, or fewer than two clients would remain on either side.
     """
-    order = public_rng(seed, "held-out clients").permutation(len(clients))
-    held = {name for name, place in zip(clients, order, strict=True) if place < len(clients) // HELD_OUT_ONE_IN}
+    held = {name for name in clients if public_seed(seed, "held-out client", name) % HELD_OUT_ONE_IN == 0}
     if len(held) < 2 or len(clients) - len(held) < 2:
         raise DataError(f"{len(clients)} clients are too few to hold some out", remedy="Set data.holdout = 'none'.")
     texts = [r.value for name in sorted(held) for r in clients[name]]

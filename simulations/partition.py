@@ -1,7 +1,8 @@
 """Who owns which record in a simulation: by the key that was read, or spread over synthetic clients.
 
-Synthetic partitions deal out whole *atoms*, so a privacy unit is never split between clients. An atom is a privacy
-unit of a client as read; where the unit is the client itself it is a single record, or all interactions of a user.
+Synthetic partitions deal out whole *atoms*, so a privacy unit is never split between clients. An atom is all records
+with one unit key, whichever client they were read from (keys of a corpus hold within its clients alone); where every
+record is a unit, or the unit is the client, it is a single record (of interactions: all of a user).
 Each of ``[data].clients`` clients receives at least one atom.
 
 * ``key``: the clients as read.
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.store import by_client
-from common.config import DataConfig
+from common.config import CORPUS, DataConfig
 from common.errors import ConfigError, DataError
 from common.seeds import public_rng
 from common.units import Image, Interaction, Record
@@ -31,8 +32,6 @@ Atoms = list[list[Record]]
 
 def partition(records: Iterable[Record], config: DataConfig, seed: int) -> dict[str, list[Record]]:
     """Group records by client: every record goes to exactly one; the result depends on records, config and seed only.
-
-    In a synthetic partition the units are keyed anew, so that units which met by accident stay apart.
 
     Raises:
         ConfigError: a synthetic partition without ``data.clients``.
@@ -44,7 +43,7 @@ def partition(records: Iterable[Record], config: DataConfig, seed: int) -> dict[
         raise ConfigError(
             f"data.partition = {config.partition!r} needs data.clients", remedy="Set data.clients to their number."
         )
-    atoms = _atoms(records, whole_client=config.unit == "client")
+    atoms = _atoms(records, config)
     if len(atoms) < config.clients:
         raise DataError(
             f"the units cannot be spread over {config.clients:,} clients: there are fewer",
@@ -55,13 +54,14 @@ def partition(records: Iterable[Record], config: DataConfig, seed: int) -> dict[
     return _dealt(atoms, owners, config)
 
 
-def _atoms(records: Iterable[Record], *, whole_client: bool) -> Atoms:
-    atoms: dict[tuple[str, str, int | str], list[Record]] = {}
+def _atoms(records: Iterable[Record], config: DataConfig) -> Atoms:
+    atoms: dict[tuple[str, int | str], list[Record]] = {}
     for number, record in enumerate(records):
-        within: int | str = ""
-        if whole_client:
-            within = record.value.user if isinstance(record.value, Interaction) else number
-        atoms.setdefault((record.client, record.unit, within), []).append(record)
+        atom: tuple[str, int | str] = (record.client if config.reader == CORPUS else "", record.unit)
+        if config.unit == "client":
+            interacted = isinstance(record.value, Interaction)
+            atom = (record.client, record.value.user if interacted else number)
+        atoms.setdefault(atom, []).append(record)
     return list(atoms.values())
 
 

@@ -70,6 +70,14 @@ def read(data: DataConfig) -> Iterator[Record]:
     return limited(reader.read(data), data)
 
 
+def refuse_unfit(data: DataConfig, *, needs_labels: bool) -> None:
+    """Raise ``ConfigError`` where the records of ``data`` would lack the labels that training needs."""
+    if needs_labels and data.reader == "images":
+        from client.readers.images import refuse_unlabelled_pictures  # a member: it imports this package
+
+        refuse_unlabelled_pictures(data)
+
+
 def limited(records: Iterator[Record], data: DataConfig) -> Iterator[Record]:
     """Pass records on, and refuse none at all and more than ``data.max_records``."""
     count = 0

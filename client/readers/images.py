@@ -5,8 +5,8 @@
   length N is a field, to be used as key or label; where ``<name>_names`` exists, numbers are replaced by names in
   keys. The label is ``label_field``, or the first of label, class, category, character, digit, y that exists.
 * folders: ``client/class/picture.png`` (also .jpg, .jpeg, .bmp): fields ``client`` and ``class`` from the first two
-  levels. Labels follow ``classes``, or else the sorted class names below this path: parties that hold different
-  classes must agree on ``classes``.
+  levels. A label is a class's place in ``classes``, which is public; without ``classes`` there are no labels: numbers
+  read off the folders that are there would let one picture in a new folder change every other picture's label.
 
 Colours become grey (ITU-R BT.601 luma). All images of one read have one shape. Units: ``record`` and ``image``.
 """
@@ -26,7 +26,7 @@ from client.readers._limits import Place, files, suffix_of
 from client.readers._pictures import PICTURE_SUFFIXES, load_picture
 from common.config import DataConfig
 from common.discovery import nearest
-from common.errors import DataFormatError, DataLimitError
+from common.errors import ConfigError, DataFormatError, DataLimitError
 from common.units import Image, Record
 
 _LABELS = ("label", "class", "category", "character", "digit", "y")
@@ -46,10 +46,9 @@ class ImagesReader:
         shape: tuple[int, ...] | None = None
         number = 0
         found = files(data.path, self.suffixes)
-        classes = data.classes or _class_names(found)
         for path, name in found:
             place = Place(path)
-            many = _from_arrays(path, data) if suffix_of(path) == ".npz" else _from_picture(path, name, data, classes)
+            many = _from_arrays(path, data) if suffix_of(path) == ".npz" else _from_picture(path, name, data)
             for image, fields in many:
                 shape = shape or image.pixels.shape
                 if image.pixels.shape != shape:
@@ -83,21 +82,27 @@ class ImagesReader:
         )
 
 
-def _class_names(found: Sequence[tuple[Path, str]]) -> tuple[str, ...]:
-    return tuple(sorted({name.split("/")[1] for _, name in found if name.count("/") >= 2}))
+def refuse_unlabelled_pictures(data: DataConfig) -> None:
+    """Raise ``ConfigError`` where every record would be a picture whose class has no public number."""
+    found = files(data.path, (".npz", *PICTURE_SUFFIXES))
+    if not data.classes and all(suffix_of(path) != ".npz" for path, _ in found):
+        raise ConfigError(
+            "pictures in folders have labels only where data.classes names the classes",
+            remedy="Name them in data.classes (the list is public), or set task.objective = 'rotation'.",
+        )
 
 
-def _from_picture(
-    path: Path, name: str, data: DataConfig, classes: Sequence[str]
-) -> Iterator[tuple[Image, Mapping[str, Any]]]:
+def _from_picture(path: Path, name: str, data: DataConfig) -> Iterator[tuple[Image, Mapping[str, Any]]]:
     levels = name.split("/")
     fields = {"client": levels[0]} if len(levels) > 1 else {}
     label = -1
     if len(levels) > 2:
         fields["class"] = levels[1]
-        if levels[1] not in classes:
-            raise DataFormatError(f"{path}: its class folder is not among data.classes{nearest(levels[1], [*classes])}")
-        label = list(classes).index(levels[1])
+        if data.classes and levels[1] not in data.classes:
+            raise DataFormatError(
+                f"{path}: its class folder is not among data.classes{nearest(levels[1], [*data.classes])}"
+            )
+        label = data.classes.index(levels[1]) if data.classes else -1
     yield Image(load_picture(path, data.max_pixels), label), fields
 
 

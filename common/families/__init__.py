@@ -38,6 +38,11 @@ class FamilyOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether records without labels teach nothing."""
+        return False
+
 
 @dataclass(frozen=True)
 class LocalTraining:

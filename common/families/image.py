@@ -45,6 +45,11 @@ class ImageOptions(FamilyOptions):
     shift: int = Field(2, ge=0, description="training images are moved by up to this many pixels each way")
     images_per_unit: int = Field(8, ge=1, description="images of one unit that enter one step, drawn at random")
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the objective is ``classes``."""
+        return self.objective == "classes"
+
 
 class Encoder(nn.Module):
     """Images (B, S, S) in [0, 1] to vectors (B, D), and class scores (B, C)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, Context
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -207,17 +208,16 @@ def _sentence(plan: PrivacyPlan, value: float | None) -> str:
     what = "one client" if plan.unit_is_client else f"one {plan.unit} of a client"
     zeroed = plan.adjacency.startswith("zero")
     act = "replacing the updates of one client by zero" if zeroed else f"adding or removing {what}"
-    shown = f"{_rounded_up(value):.6g}"
+    shown, delta = rounded_up(value), rounded_up(plan.delta)
     return (
         f"For {whom}, {act} changes the probability of any outcome of all released rounds by a factor of at most "
-        f"e^{shown}, but for a probability of {plan.delta:g} (epsilon = {shown}, delta = {plan.delta:g})."
+        f"e^{shown}, but for a probability of {delta} (epsilon = {shown}, delta = {delta})."
     )
 
 
-def _rounded_up(value: float) -> float:
+def rounded_up(value: float) -> str:
     """Four significant digits, never below the value: a claim must not shrink on its way into a sentence."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 3) if value > 0 else 1.0
-    return math.ceil(value / unit) * unit
+    return f"{float(Context(prec=4, rounding=ROUND_CEILING).create_decimal(repr(value))):.4g}"
 
 
 def _mechanism(plan: PrivacyPlan) -> dict[str, Any]:
@@ -274,4 +274,4 @@ def _not_covered(plan: PrivacyPlan) -> list[str]:
         gaps.append("the coordinator, who sees every client's update; and anyone who breaks into it")
     if plan.amplified:
         gaps.append("an observer who learns which clients were drawn or how many answered: do not publish either")
-    return gaps
+    return [*gaps, "which clients there are, and which of them were held out for evaluation: both are taken as given"]

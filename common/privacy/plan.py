@@ -105,17 +105,6 @@ class PrivacyPlan:
         """
         return accounting.epsilon(self.event(observer, self.rounds if rounds is None else rounds), self.delta)
 
-    def client_round_event(self) -> DpEvent:
-        """What one client's ledger is charged for one round in which it takes part.
-
-        No amplification by client sampling: the charge is made because the client was drawn.
-        """
-        import dp_accounting as dp
-
-        if self.mode == "none":
-            return dp.NonPrivateDpEvent()
-        return self._release_event(self.noise_multiplier) if self.amplified else self.round_event("public")
-
     def client_run_event(self) -> DpEvent:
         """What one client's ledger is charged when the whole planned run is reserved before the first draw."""
         return self.event("public", self.rounds)

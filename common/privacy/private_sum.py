@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.errors import PrivacyConfigError, WireError
 from common.privacy import mechanisms
@@ -39,7 +40,7 @@ class _TableSum:
         self.spec = spec
         self.parts: list[tuple[IntArray, FloatArray]] = []
         self.entries = 0
-        self.full: FloatArray | None = None
+        self.full: NDArray[np.float64] | None = None
 
     def add(self, table: RowBatch) -> None:
         self.entries += len(table.ids)
@@ -49,21 +50,21 @@ class _TableSum:
         else:
             self.parts.append((table.ids.copy(), table.values.copy()))  # the caller may reuse its buffers
 
-    def dense(self) -> FloatArray:
+    def dense(self) -> NDArray[np.float64]:
         """The whole table, shape (V, D); cost follows the pending entries once the table exists."""
         import torch  # index_add_ is several times faster than numpy's ufunc.at
 
-        full = self.full if self.full is not None else np.zeros(self.spec.shape, dtype=np.float32)
+        full = self.full if self.full is not None else np.zeros(self.spec.shape)
         target = torch.from_numpy(full)
         for ids, values in self.parts:
-            target.index_add_(0, torch.from_numpy(ids), torch.from_numpy(values))
+            target.index_add_(0, torch.from_numpy(ids), torch.from_numpy(values).double())
         self.parts.clear()
         return full
 
     def sparse(self) -> tuple[IntArray | None, FloatArray]:
         """Row ids and values; ids is ``None`` when the table is full."""
         if self.full is not None:
-            return None, self.full
+            return None, self.full.astype(np.float32)
         ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in self.parts)])
         width = self.spec.shape[1]
         values = np.concatenate([np.empty((0, width), np.float32), *(values for _, values in self.parts)])
@@ -72,14 +73,17 @@ class _TableSum:
 
 
 class PrivateSum:
-    """The sum of all contributions of a round, before noise. It shows nothing; only ``release`` takes it."""
+    """The sum of all contributions of a round, before noise. It shows nothing; only ``release`` takes it.
+
+    It is taken in float64: in float32 its rounding errors would add to what a unit changes.
+    """
 
     __slots__ = ("__dense", "__released", "__specs", "__tables")
 
     def __init__(self, specs: Sequence[ParameterSpec]) -> None:
         self.__specs = {spec.name: spec for spec in specs}
         self.__tables = {spec.name: _TableSum(spec) for spec in specs if spec.is_table}
-        self.__dense = {s.name: np.zeros(s.shape, dtype=np.float32) for s in specs if not s.is_table}
+        self.__dense = {s.name: np.zeros(s.shape) for s in specs if not s.is_table}
         self.__released = False
 
     def add(self, batch: UpdateBatch) -> None:
@@ -99,7 +103,7 @@ class PrivateSum:
         for name, table in batch.rows.items():
             self.__tables[name].add(table)
         for name, array in batch.dense.items():
-            self.__dense[name] += array.sum(axis=0, dtype=np.float32)
+            self.__dense[name] += array.sum(axis=0, dtype=np.float64)
 
     def __check_table(self, name: str, table: RowBatch) -> None:
         spec = self.__specs.get(name)
@@ -123,8 +127,9 @@ class PrivateSum:
         if self.__released:
             raise PrivacyConfigError("a sum is released once: a second release would need noise and budget of its own")
         self.__released = True
-        rows = {n: (None, t.dense()) if full else t.sparse() for n, t in self.__tables.items()}
-        dense, self.__tables, self.__dense = self.__dense, {}, {}
+        rows = {n: (None, t.dense().astype(np.float32)) if full else t.sparse() for n, t in self.__tables.items()}
+        dense = {name: array.astype(np.float32) for name, array in self.__dense.items()}
+        self.__tables, self.__dense = {}, {}
         return Released(rows, dense)
 
     def __repr__(self) -> str:

@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from simulations.commands.output import epsilon_shown, shown, table
+from common.privacy.claim import rounded_up
+from simulations.commands.output import epsilon_shown, table
 from simulations.commands.release import main_table_name, opened, score_lines
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def claim_lines(certificate: Mapping[str, Any]) -> list[str]:
 def _protection(entry: Mapping[str, Any], delta: float) -> tuple[str, str, str]:
     if entry["epsilon"] is None:
         return "-", "-", f"not protected: {entry['reason']}"
-    return epsilon_shown(entry["epsilon"]), shown(delta), ""
+    return epsilon_shown(entry["epsilon"]), rounded_up(delta), ""
 
 
 def _shown_keys(release: Release, scenario: Scenario) -> list[str]:

@@ -17,7 +17,13 @@ CONSTANT = "CORPUS"
 
 
 class Corpus(Protocol):
-    """What every member offers; both answers are the same on every call."""
+    """What every member offers; the answers are the same on every call.
+
+    Attributes:
+        unit: what a record's unit is, as a reader names it: the only one besides the client that can be protected.
+    """
+
+    unit: str
 
     def records(self) -> Iterator[Record]:
         """All records, client after client, in a fixed order."""
@@ -39,6 +45,11 @@ def load(name: str) -> Iterator[Record]:
 def vocabulary(name: str) -> Mapping[str, float]:
     """The public words of corpus ``name`` with their counts. Raises ``ConfigError`` for an unknown name."""
     return _member(name).vocabulary()
+
+
+def unit(name: str) -> str:
+    """What the units of corpus ``name`` are. Raises ``ConfigError`` for an unknown name."""
+    return _member(name).unit
 
 
 def _member(name: str) -> Corpus:

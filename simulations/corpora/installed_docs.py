@@ -29,6 +29,8 @@ Strings = list[tuple[PurePosixPath, str]]
 class InstalledDocs:
     """``installed-docs``: deterministic for a given environment; names and files are sorted."""
 
+    unit = "docstring"
+
     def records(self) -> Iterator[Record]:
         """One record a documentation string, client after client."""
         for name, files in _packages():

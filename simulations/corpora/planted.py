@@ -31,6 +31,8 @@ class Planted:
     A client prefers two of the topics (four units in five), so that clients differ as real ones do.
     """
 
+    unit = "record"
+
     def records(self) -> Iterator[Record]:
         """2,000 units of 13 words from 20 clients; the same ones on every call and machine."""
         rng = np.random.default_rng(_SEED)

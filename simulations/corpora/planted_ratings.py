@@ -27,6 +27,8 @@ _SEED = 20_241
 class PlantedRatings:
     """``planted-ratings``: one client and one privacy unit a user."""
 
+    unit = "user"
+
     def records(self) -> Iterator[Record]:
         """About 784,000 interactions; the same ones on every call and machine."""
         for user, items in enumerate(self.lists()):

@@ -11,6 +11,8 @@ from common.units import Record
 class PythonStdlib:
     """``python-stdlib``: docstrings of the running Python's own modules and the topics of ``help()``."""
 
+    unit = "docstring"
+
     def records(self) -> Iterator[Record]:
         """One record a text."""
         for number, (source, text) in enumerate(stdlib_documentation()):

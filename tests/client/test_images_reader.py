@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from client import readers
 from client.readers import read
 from client.readers._pictures import save_picture
 from common.config import DataConfig
-from common.errors import DataError, DataFormatError, DataLimitError
+from common.errors import ConfigError, DataError, DataFormatError, DataLimitError
 from common.units import Record
 
 PIXELS = np.random.default_rng(11).integers(0, 256, size=(3, 4, 5), dtype=np.uint8)
@@ -67,17 +68,36 @@ def test_a_folder_names_client_and_class(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         save_picture(PIXELS[i], folder / f"{i}.png")
     records = images(tmp_path, client_key=("client",), unit="class")
-    assert [(r.client, r.unit, r.value.label) for r in records] == [
-        ("ann", "zebra", 1),
-        ("bo", "ape", 0),
-        ("bo", "zebra", 1),
-    ]
+    assert [(r.client, r.unit) for r in records] == [("ann", "zebra"), ("bo", "ape"), ("bo", "zebra")]
+    assert {r.value.label for r in records} == {-1}, "a number read off the folders would depend on everybody's"
     assert np.array_equal(records[0].value.pixels, PIXELS[0])
     assert [r.value.label for r in images(tmp_path, classes=("zebra", "cat", "ape"))] == [0, 2, 0]
     assert "data.classes" in refused(tmp_path, classes=("zebra",))
     assert "max_pixels" in refused(tmp_path, DataLimitError, max_pixels=19)
     save_picture(PIXELS[0].T, tmp_path / "bo" / "zebra" / "turned.png")
     assert "another shape" in refused(tmp_path)
+
+
+def test_one_picture_more_changes_no_other_record(tmp_path: Path) -> None:
+    for label in ("bat", "cow"):
+        (tmp_path / "ann" / label).mkdir(parents=True)
+        save_picture(PIXELS[0], tmp_path / "ann" / label / "0.png")
+    settings: dict[str, Any] = {"client_key": ("client",), "classes": ("ant", "bat", "cow")}
+    before = [(r.client, r.value.label) for r in images(tmp_path, **settings)]
+    (tmp_path / "ann" / "ant").mkdir()
+    save_picture(PIXELS[0], tmp_path / "ann" / "ant" / "0.png")
+    after = [(r.client, r.value.label) for r in images(tmp_path, **settings)]
+    assert after == [("ann", 0), *before]
+
+
+def test_training_on_classes_needs_their_public_names(tmp_path: Path) -> None:
+    save_picture(PIXELS[0], tmp_path / "a.png")
+    data = DataConfig(reader="images", path=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"data\.classes"):
+        readers.refuse_unfit(data, needs_labels=True)
+    readers.refuse_unfit(data, needs_labels=False)
+    readers.refuse_unfit(data.model_copy(update={"classes": ("a",)}), needs_labels=True)
+    readers.refuse_unfit(DataConfig(reader="images", path=str(saved(tmp_path / "f.npz"))), needs_labels=True)
 
 
 def test_a_picture_cut_off_is_refused(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ BAD_SETTINGS: list[tuple[tuple[str, ...], int, str]] = [
     ((*NO_PRIVACY, "task.family=image", "task.dimension="), 3, "takes images"),
     ((*NO_PRIVACY, "task.family=useritem", "data.reader=corpus", "data.path=planted"), 3, "takes interactions"),
     (("data.holdout=last",), 3, "needs interactions"),
+    (("data.reader=corpus", "data.path=planted", "data.unit=package"), 3, "are records"),
+    (("data.reader=corpus", "data.path=planted-ratings", "data.holdout=last"), 4, "would not hold"),
     (("data.partition=uniform", "data.clients=1000000000"), 5, "cannot be spread"),
     (("federation.min_nodes=2",), 3, "wait for ever"),
     (("federation.rounds=0",), 3, "greater than or equal to 1"),

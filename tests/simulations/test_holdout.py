@@ -48,13 +48,22 @@ def texts(clients):
 
 
 def test_held_out_clients_do_not_train(tmp_path):
-    kept = hold_out_clients(texts(18), 3, tmp_path / "t.txt")
+    kept = hold_out_clients(texts(180), 3, tmp_path / "t.txt")
     lines = (tmp_path / "t.txt").read_text().splitlines()
-    assert len(kept) == 15
-    assert len(lines) == 3
+    assert len(kept) + len(lines) == 180
+    assert 15 <= len(lines) <= 45  # one in six: 30, standard deviation 5
     assert not {f"words of client {name[1:]}" for name in kept} & set(lines)
-    assert hold_out_clients(texts(18), 3, tmp_path / "t.txt").keys() == kept.keys()
-    assert hold_out_clients(texts(18), 4, tmp_path / "t.txt").keys() != kept.keys()
+    assert hold_out_clients(texts(180), 3, tmp_path / "t.txt").keys() == kept.keys()
+    assert hold_out_clients(texts(180), 4, tmp_path / "t.txt").keys() != kept.keys()
+
+
+def test_one_client_less_moves_no_other_client(tmp_path):
+    """Else a single client would change whom the model is trained on, and no clip would bound that."""
+    all_clients = texts(60)
+    kept = hold_out_clients(all_clients, 3, tmp_path / "t.txt").keys()
+    for gone in list(all_clients)[::7]:
+        fewer = {name: records for name, records in all_clients.items() if name != gone}
+        assert hold_out_clients(fewer, 3, tmp_path / "t.txt").keys() == kept - {gone}
 
 
 def test_too_few_clients_or_no_texts_are_refused(tmp_path):

@@ -19,8 +19,10 @@ SYNTHETIC = ("uniform", "dirichlet", "quantity")
 
 
 def texts(*shape: int) -> list[Record]:
-    """Client c has ``shape[c]`` units of three records each; unit keys repeat from client to client."""
-    return [Record(f"c{c}", str(u), f"{c}-{u}-{i}") for c, n in enumerate(shape) for u in range(n) for i in range(3)]
+    """Client c has ``shape[c]`` units of three records each."""
+    return [
+        Record(f"c{c}", f"{c}-{u}", f"{c}-{u}-{i}") for c, n in enumerate(shape) for u in range(n) for i in range(3)
+    ]
 
 
 def pictures(count: int, classes: int) -> list[Record]:
@@ -84,6 +86,20 @@ def test_the_check_rejects_a_broken_partition(flaw: str) -> None:
         parts[name] = [Record(name, "same", r.value) for r in parts[name]]
     with pytest.raises(AssertionError):
         check(records, parts)
+
+
+def test_a_unit_read_from_several_files_stays_one_unit() -> None:
+    files = [Record(f"file{f}", f"user{u}", Interaction(f"user{u}", f"item{f}")) for f in range(3) for u in range(8)]
+    parts = partition(files, config("uniform", 2, reader="interactions", unit="user"), 0)
+    homes = {(r.value.user, name, r.unit) for name, part in parts.items() for r in part}
+    assert len(homes) == 8
+    assert [len(part) for part in parts.values()] == [12, 12]
+
+
+def test_keys_of_a_corpus_hold_within_its_clients() -> None:
+    records = [Record(f"package{c}", str(u), f"{c} {u}") for c in range(3) for u in range(8)]
+    parts = partition(records, config("uniform", 2, reader="corpus"), 0)
+    assert len({(r.client, r.unit) for part in parts.values() for r in part}) == 24
 
 
 def test_by_key_is_the_data_as_read() -> None:

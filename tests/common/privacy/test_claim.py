@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.errors import PrivacyConfigError
-from common.privacy.claim import plan_of, problems, recompute
+from common.privacy.claim import plan_of, problems, recompute, rounded_up
 
 from .test_plan import EXAMPLE, POISSON, made
 
@@ -146,3 +146,11 @@ def test_alterations_are_noticed(path: str, value: Any) -> None:
 def test_malformed_claims_are_refused(path: str, value: Any) -> None:
     with pytest.raises(PrivacyConfigError):
         problems(altered(path, value))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(1.0, "1"), (3.0, "3"), (0.12341, "0.1235"), (1e-5, "1e-05"), (1.00001e-6, "1.001e-06")]
+)
+def test_figures_in_words_are_never_below_the_value(value: float, words: str) -> None:
+    assert rounded_up(value) == words
+    assert float(rounded_up(value)) >= value

@@ -47,6 +47,40 @@ def full(entry: tuple[np.ndarray | None, np.ndarray]) -> np.ndarray:
     return table
 
 
+@pytest.mark.parametrize(("kind", "holds"), [(np.float64, True), (np.float32, False)])
+def test_a_row_that_the_removed_unit_does_not_touch_stays_the_same(kind: type, holds: bool) -> None:
+    """With the float32 sum in its place, rounding errors of 60,000 contributions tell neighbours apart elsewhere."""
+    rng = np.random.default_rng(0)
+    batches = [UpdateBatch(1, {"t": one_row(0, rng.uniform(0.9, 1.0, D))})]  # the unit that may be missing
+    values = rng.uniform(0.9, 1.0, (60_000, D)).astype(np.float32)
+    parts = [values[k : k + 1_023] for k in range(0, len(values), 1_023)]
+    sums = []
+    for first in (0, 1):  # without the unit, every later chunk begins one earlier
+        chunks = [np.concatenate(parts)[max(0, k - first) : k - first + 1_024] for k in range(0, 60_001, 1_024)]
+        if kind is np.float64:
+            collected = PrivateSum(SPECS)
+            for batch in batches[first:]:
+                collected.add(batch)
+            for chunk in chunks:
+                collected.add(UpdateBatch(len(chunk), {"t": many_rows(1, chunk)}))
+            sums.append(full(release(collected, NONE, NoiseSource.seeded_for_tests(0)).rows["t"])[1])
+        else:
+            total = np.zeros(D, np.float32)
+            for chunk in chunks:
+                total += chunk.cumsum(axis=0, dtype=np.float32)[-1]
+            sums.append(total)
+    assert bool((sums[0] == sums[1]).all()) is holds
+
+
+def one_row(row: int, values: np.ndarray) -> RowBatch:
+    return many_rows(row, values[None].astype(np.float32))
+
+
+def many_rows(row: int, values: np.ndarray) -> RowBatch:
+    """Contributions that all touch one row."""
+    return RowBatch(np.arange(len(values) + 1), np.full(len(values), row), values)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=6), st.integers(0, 99))
 def test_the_sum_equals_a_plain_one(sizes: list[tuple[int, int]], seed: int) -> None:
