@@ -57,6 +57,7 @@ def save_store(store: ClientStore, path: Path) -> None:
     names = np.frombuffer(json.dumps(store.names).encode(), dtype=np.uint8)
     arrays: dict[str, Any] = {f"column/{n}": c for n, c in store.units.columns.items()}
     with atomic_files(path) as (partial,), partial.open("wb") as file:
+        partial.chmod(0o600)
         np.savez(file, names=names, clients=store.offsets, units=store.units.offsets, **arrays)
 
 

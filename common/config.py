@@ -229,6 +229,7 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
 
     Raises:
         UsageError: an override without a key or an equals sign.
+        ConfigError: a key to be taken out that is neither there nor known.
     """
     merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in raw.items()}
     for item in overrides:
@@ -243,9 +244,19 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
                 raise ConfigError(f"{dotted!r}: {part!r} is not a section")
         if text.strip():
             target[key] = _toml_value(text.strip())
+        elif key in target:
+            del target[key]
         else:
-            target.pop(key, None)
+            _refuse_unknown_key(dotted.strip(), path, key, target)
     return merged
+
+
+def _refuse_unknown_key(dotted: str, path: Sequence[str], key: str, present: Mapping[str, Any]) -> None:
+    """Raise ``ConfigError`` for a key that no section has: a slip would leave the old value in force."""
+    section = Scenario.model_fields[path[0]].annotation if path and path[0] in Scenario.model_fields else Scenario
+    known = {*present, *getattr(section, "model_fields", {})}
+    if key not in known:
+        raise ConfigError(f"nothing to take out: no key {dotted!r}{nearest(key, sorted(known))}")
 
 
 def _toml_value(text: str) -> Any:

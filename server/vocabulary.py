@@ -67,6 +67,8 @@ def _parsed(line: str, where: str) -> tuple[str, float]:
         count = float(text) if tab else 1.0
     except ValueError:
         raise DataFormatError(f"{where}: the count is not a number", remedy=_REPAIR) from None
+    if not tab and " " in key.strip():
+        raise DataFormatError(f"{where}: a blank and no tab: is a count meant?", remedy=_REPAIR)
     if not key or not 0 < count < float("inf"):
         raise DataFormatError(f"{where}: need a key, a tab and a positive finite count", remedy=_REPAIR)
     if len(key) > MAX_KEY_CHARACTERS:

@@ -22,8 +22,8 @@ _COPIES = 3  # of the parameters at least: the state, the update's sum, and what
 def refuse_unfit(work: Work) -> None:
     """Raise ``ConfigError`` (or ``PrivacyConfigError``) for settings that cannot lead to a release."""
     refuse_leaky_settings(work)
-    _refuse_unfit_reader(work)
     _refuse_unknown_tasks(work)
+    _refuse_unfit_reader(work)
     _refuse_unaccountable(work)
 
 
@@ -97,6 +97,11 @@ def _refuse_unknown_tasks(work: Work) -> None:
     for entry in work.scenario.evaluation.tasks:
         name, _, file = entry.partition(":")
         quality.load(name)
+        if work.family.row_domain is None:
+            raise ConfigError(
+                f"evaluation.tasks: {name!r} scores a table, and family {work.family.name!r} releases an encoder",
+                remedy="Leave evaluation.tasks empty; afterwards: fedembed evaluate RELEASE --data IMAGES --task ...",
+            )
         if file and not Path(file).is_file():
             raise ConfigError(f"evaluation.tasks: no file {file}", remedy="Give its path from the scenario's folder.")
 

@@ -12,7 +12,7 @@ from typing import Any
 from client.node import store_fingerprints, store_path
 from client.store import encode_clients, load_store, save_store
 from common.config import CORPUS, Scenario
-from common.errors import CheckpointError, ConfigError, RoundError
+from common.errors import CheckpointError, ConfigError, DataError, RoundError
 from common.evaluation.score import Score
 from common.privacy.plan import OBSERVERS
 from common.release import load_release
@@ -75,6 +75,7 @@ def _run(scenario: Scenario, out: Path, engine: str, reporter: Reporter) -> int:
         _refuse_unfit_state(scenario, out)
     work = enrolled_work(scenario)
     refuse_unfit_machine(work, nodes=1 if engine == "local" else None)
+    _refuse_output_among_data(scenario, out)
     store = prepared_clients(work, out, reporter)
     held_out = {"recommendation": out / HELD_OUT_ITEMS, "cooccurrence": out / HELD_OUT_TEXTS}
     benchmarks = {task: str(path) for task, path in held_out.items() if path.exists()}
@@ -91,6 +92,16 @@ def _run(scenario: Scenario, out: Path, engine: str, reporter: Reporter) -> int:
     if engine != "local":
         raise ConfigError(f"unknown engine {engine!r}", remedy="Engines: local, ray.")
     return run_locally(store, out, run_config, reporter).resumed_from_round
+
+
+def _refuse_output_among_data(scenario: Scenario, out: Path) -> None:
+    """The next run would read what this one wrote."""
+    data = Path(scenario.data.path)
+    if scenario.data.reader != CORPUS and data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        raise ConfigError(
+            f"the run's folder {out} lies inside data.path = {data}, and later runs would read it as data",
+            remedy="Give the data a folder of their own, or name another place with --out.",
+        )
 
 
 def _refuse_unfit_state(scenario: Scenario, out: Path) -> None:
@@ -165,6 +176,7 @@ def prepared_clients(work: Work, out: Path, reporter: Reporter) -> ClientStore:
     reporter.preparing("reading records and making clients")
     try:
         store = _encoded_clients(work, out)
+        _refuse_no_known_row(work, store)
         refuse_large_delta(work.plan, store.units.count)
         save_store(store, path)
     except BaseException:
@@ -172,6 +184,15 @@ def prepared_clients(work: Work, out: Path, reporter: Reporter) -> ClientStore:
             (out / name).unlink(missing_ok=True)
         raise
     return store
+
+
+def _refuse_no_known_row(work: Work, store: ClientStore) -> None:
+    """Rows of noise alone would be released with a claim, and look like a table."""
+    if work.domain is not None and not store.units.offsets[-1]:
+        raise DataError(
+            "no record of any client holds a row of the vocabulary, so there is nothing to learn",
+            remedy="Compare [vocabulary] with the data: words are lower-cased letters, and a tab precedes a count.",
+        )
 
 
 def _encoded_clients(work: Work, out: Path) -> ClientStore:

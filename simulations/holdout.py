@@ -71,6 +71,7 @@ def hold_out_clients(clients: Mapping[str, Sequence[Record]], seed: int, path: P
     if not all(isinstance(text, str) for text in texts):
         raise DataError("data.holdout = 'clients' needs texts", remedy="Set data.holdout = 'none' or 'last'.")
     with atomic_files(path) as (partial,):
+        partial.touch(0o600)
         partial.write_text("".join(" ".join(text.split()) + "\n" for text in texts), encoding="utf-8")
     return {name: list(records) for name, records in clients.items() if name not in held}
 
@@ -88,4 +89,5 @@ def _write(path: Path, train: Sequence[Sequence[int]], held: Sequence[int], rows
     offsets = np.concatenate([[0], np.cumsum([len(t) for t in train])]).astype(np.int64)
     items = np.concatenate([np.array(t, dtype=np.int64) for t in train])
     with atomic_files(path) as (partial,), partial.open("wb") as file:
+        partial.chmod(0o600)
         np.savez(file, offsets=offsets, items=items, held_out=np.array(held, np.int64), rows=np.array(rows))

@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time, and nothing in it after a run that failed before it began."""
+"""The folder of a run: its own, one process at a time, and empty after a run that failed before it began."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def exclusive(out: Path) -> Iterator[None]:
     """Hold ``out``, which is made if need be; a failure that leaves it empty takes it away again.
 
     Raises:
-        StorageError: the folder cannot be made, or another process holds it.
+        StorageError: the folder cannot be made, holds files of something else, or another process holds it.
     """
+    _refuse_foreign(out)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     path = out / LOCK_FILE
     try:
@@ -42,6 +43,16 @@ def exclusive(out: Path) -> Iterator[None]:
         except BaseException:
             _clear(out, made)
             raise
+
+
+def _refuse_foreign(out: Path) -> None:
+    with contextlib.suppress(OSError):
+        names = {entry.name for entry in out.iterdir()}
+        if names and LOCK_FILE not in names:
+            raise StorageError(
+                f"{out} holds other files, and a run keeps its ledger, state and release in a folder of its own",
+                remedy="Name a new or empty folder with --out, or one of an earlier run.",
+            )
 
 
 def _clear(out: Path, made: list[Path]) -> None:

@@ -7,8 +7,8 @@ Clients and units, the same for every reader:
 
 * ``client_key`` names fields; their values joined by ``/`` are the client. Without it each file is one client, called
   after its path inside the folder (or after its stem, when ``path`` is one file).
-* ``unit = "client"`` puts everything of a client into one unit; ``record`` (and the reader's own words for it) makes
-  every record a unit; a reader may know further units; every other name is a field whose value is the unit.
+* ``unit = "client"`` puts everything of a client into one unit; the name of a field makes its values the units;
+  ``record`` (and the reader's own words for it), where no field has that name, makes every record a unit.
 * every record has the virtual fields ``file`` (path inside the folder, without suffixes) and ``folder``.
 """
 

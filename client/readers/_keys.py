@@ -21,7 +21,8 @@ class Keys:
     Attributes:
         client_key: fields whose values name the client; empty: the file does.
         unit: the unit as configured.
-        per_record: the reader's words for "every record is a unit".
+        per_record: the reader's words for "every record is a unit"; where the data have a field of that name, its
+            values are the units: to cut them up would protect less than the word says.
     """
 
     client_key: tuple[str, ...]
@@ -45,7 +46,7 @@ class Keys:
         """The unit of record ``number`` (counted over the whole read, so it is unique)."""
         if self.unit == "client":
             return client
-        if self.unit in self.per_record:
+        if self.unit in self.per_record and self.unit not in fields:
             return str(number)
         return field(fields, self.unit, place, other_names=("client", *self.per_record))
 

@@ -32,7 +32,7 @@ class Word2VecOptions(FamilyOptions):
     """Options of ``[task]``; the defaults are those of word2vec's own code where it has them."""
 
     model: Literal["sgns", "cbow"] = "sgns"
-    dimensions: int = Field(100, ge=1, le=4096)
+    dimension: int = Field(100, ge=1, le=4096)
     window: int = Field(5, ge=1, le=100, description="contexts a side at most; each centre draws its own radius")
     negatives: int = Field(5, ge=1, le=100, description="weight of the negatives, in words a pair")
     subsample: float = Field(1e-3, ge=0, le=1, description="threshold t on the public frequency; 0 keeps every word")
@@ -57,8 +57,8 @@ class Word2Vec:
     row_domain: str | None = "words"
 
     def specs(self, options: Word2VecOptions, rows: int) -> tuple[ParameterSpec, ...]:
-        """Both tables, shape (rows, dimensions)."""
-        shape = (rows, options.dimensions)
+        """Both tables, shape (rows, dimension)."""
+        shape = (rows, options.dimension)
         return ParameterSpec(CENTRE, shape, "words"), ParameterSpec(CONTEXT, shape, "words")
 
     def initial(
@@ -68,7 +68,7 @@ class Word2Vec:
         generator = np.random.default_rng(seed)
         random = CENTRE if options.random_table == "centre" else CONTEXT
         values = {spec.name: np.zeros(spec.shape, dtype=np.float32) for spec in specs}
-        drawn = (generator.random(values[random].shape, dtype=np.float32) - np.float32(0.5)) / options.dimensions
+        drawn = (generator.random(values[random].shape, dtype=np.float32) - np.float32(0.5)) / options.dimension
         return values | {random: drawn.astype(np.float32)}
 
     def encode(self, records: Iterable[Record], domain: RowDomain | None, options: Word2VecOptions) -> Units:
@@ -116,7 +116,7 @@ class Word2Vec:
         """Two embeddings, ``centre`` and ``context``."""
         from common.families._skipgram_units import SkipGram
 
-        return SkipGram(rows, options.dimensions)
+        return SkipGram(rows, options.dimension)
 
     def batch(
         self, units: Units, domain: RowDomain | None, options: Word2VecOptions, rng: np.random.Generator

@@ -141,7 +141,7 @@ def scenario(job: EngineJob, clients: int) -> Scenario:
     sampling = {"sampling": "full"} if everybody else {"sampling": "poisson", "rate": job.cohort / clients}
     options = {
         "family": "word2vec",
-        "dimensions": job.dimensions,
+        "dimension": job.dimensions,
         "window": job.window,
         "subsample": 0.0,
         "shared_negatives": job.negatives,

@@ -72,7 +72,7 @@ WORD2VEC_EXAMPLE = Method(
     unit="record",
     mode="example",
     rows=2_000,
-    task={"dimensions": 32, "negatives": 1, "max_pairs": 48, "shared_negatives": 64, "subsample": 3e-4},
+    task={"dimension": 32, "negatives": 1, "max_pairs": 48, "shared_negatives": 64, "subsample": 3e-4},
     # One step of everybody with every sentence: where sigma is near 1, more steps and smaller samples cost more signal
     # than they win. From zero the step is linear, so lr only scales the table. The clip is below nearly every
     # sentence's gradient, so each counts alike.
@@ -122,7 +122,7 @@ def _figure(
 def _base(method: Method, text: Text, *, quick: bool) -> dict[str, Any]:
     task = dict(method.task)
     if quick:
-        task["dimension" if "dimension" in task else "dimensions"] = QUICK_DIMENSION
+        task["dimension"] = QUICK_DIMENSION
     sections = text.sections(method.unit, QUICK_ROWS if quick else method.rows)
     return {**sections, "task": {"family": method.family, **task}}
 

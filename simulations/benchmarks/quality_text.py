@@ -73,7 +73,7 @@ def _scenario(text: Text, size: Size) -> Scenario:
     return scenario(
         text.sections("part", size.rows),
         {
-            "task": {"family": "word2vec", "dimensions": size.dimensions},
+            "task": {"family": "word2vec", "dimension": size.dimensions},
             "privacy": {"mode": "none"},
             "federation": {"rounds": size.rounds, "sampling": "poisson", "rate": 1.0 / size.one_in},
             "training": {"local_steps": 1, "batch_size": 1, "lr": LOCAL_LR},

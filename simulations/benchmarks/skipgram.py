@@ -93,7 +93,7 @@ def train_gensim(corpus: Corpus, schedule: Schedule) -> Trained:
         raise DependencyError("this benchmark needs gensim", remedy="pip install 'fedembed[bench]'") from None
     options = Word2VecOptions()
     model = Word2Vec(
-        vector_size=options.dimensions,
+        vector_size=options.dimension,
         window=options.window,
         negative=options.negatives,
         sample=options.subsample,

@@ -6,12 +6,15 @@ import ast
 import importlib.util
 from enum import StrEnum
 from importlib import resources
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_origin
 
 import typer
 
-from simulations.commands.output import emit_json, say
+from simulations.commands.output import emit_json, say, shown
 from simulations.commands.train import JsonOption
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 _PACKAGES = {
     "families": "common.families",
@@ -33,6 +36,7 @@ class Kind(StrEnum):
     formats = "formats"
     corpora = "corpora"
     scenarios = "scenarios"
+    options = "options"
 
 
 def list_members(
@@ -42,11 +46,14 @@ def list_members(
     *,
     json_output: JsonOption = False,
 ) -> None:
-    """List what exists: families, mechanisms, readers, tasks, formats, corpora, scenarios.
+    """List what exists: families, mechanisms, readers, tasks, formats, corpora, scenarios, options.
 
-    KIND is one of these words; without it all are listed. Example: fedembed list families
+    KIND is one of these words; without it all but the options are listed. Options are the keys of a scenario, each with
+    its default; those of [task] belong to one family each.
+
+    Example: fedembed list options
     """
-    kinds = [kind] if kind is not None else list(Kind)
+    kinds = [kind] if kind is not None else [k for k in Kind if k is not Kind.options]
     found = {k.value: described(k) for k in kinds}
     if json_output:
         emit_json(found)
@@ -62,7 +69,9 @@ def list_members(
 
 
 def described(kind: Kind) -> dict[str, str]:
-    """Member name -> first line of what it says about itself. No member is imported."""
+    """Member name -> first line of what it says about itself. Families are imported for their options alone."""
+    if kind is Kind.options:
+        return _options()
     if kind is Kind.scenarios:
         from simulations.runs import shipped_scenarios
 
@@ -72,6 +81,34 @@ def described(kind: Kind) -> dict[str, str]:
     package = _PACKAGES[kind.value]
     found = {name: _first_docstring_line(f"{package}.{name}") for name in member_names(package)}
     return {name.replace("_", "-"): text for name, text in found.items()} if kind is Kind.corpora else found
+
+
+def _options() -> dict[str, str]:
+    """Dotted key -> choices, default and meaning; the keys of [task] with their family in brackets."""
+    from common import families
+    from common.config import Scenario
+
+    found: dict[str, str] = {}
+    for section, field in Scenario.model_fields.items():
+        if section == "task":
+            found["task.family"] = f"default {field.default.family}; one of `fedembed list families`"
+            for name in families.names():
+                options = families.load(name).Options.model_fields
+                found |= {f"task.{key} ({name})": _said(option) for key, option in options.items()}
+        elif hasattr(field.annotation, "model_fields"):
+            keys: dict[str, FieldInfo] = field.annotation.model_fields  # type: ignore[union-attr]
+            found |= {f"{section}.{key}": _said(option) for key, option in keys.items()}
+        else:
+            found[section] = _said(field)
+    return found
+
+
+def _said(option: FieldInfo) -> str:
+    choices = " | ".join(map(str, get_args(option.annotation))) if get_origin(option.annotation) is Literal else ""
+    default = (
+        "" if option.is_required() else f"default {shown(option.get_default(call_default_factory=True)) or repr('')}"
+    )
+    return "; ".join(part for part in (choices, default, option.description) if part)
 
 
 def _first_docstring_line(module: str) -> str:

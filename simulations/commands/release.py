@@ -10,6 +10,7 @@ import typer
 
 from common.discovery import nearest
 from common.errors import ReleaseError, UsageError
+from simulations.commands.embedding import embedded
 from simulations.commands.output import emit_json, note, say, shown, table
 from simulations.commands.train import JsonOption
 
@@ -26,6 +27,11 @@ SeedOption = Annotated[
 ]
 TableOption = Annotated[
     str | None, typer.Option("--table", metavar="NAME", help="Which table of the release; by default the main one.")
+]
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="PATH", help="For an encoder: the images (.npz or folder) whose vectors are meant."),
 ]
 
 
@@ -78,6 +84,7 @@ def neighbors(
     *,
     count: Annotated[int, typer.Option("-k", metavar="N", show_default=False, help="How many neighbours (10).")] = 10,
     table_name: TableOption = None,
+    data: DataOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Show the keys most similar to a key, with their cosine similarity.
@@ -86,7 +93,7 @@ def neighbors(
 
     Example: fedembed neighbors fedembed-runs/default-1a2b3c4d array thread
     """
-    vectors = chosen_table(opened(release), table_name)
+    vectors = chosen_table(opened(release), table_name, data)
     for key in keys:
         if key not in vectors.row_of:
             raise UsageError(
@@ -112,6 +119,7 @@ def evaluate(
         typer.Option("--task", metavar="NAME[:FILE]", help="Quality task and its benchmark. May be repeated."),
     ] = None,
     table_name: TableOption = None,
+    data: DataOption = None,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", show_default=False, help="Seed of baselines and intervals (0).")
     ] = 0,
@@ -127,7 +135,7 @@ def evaluate(
     wanted = tasks or list(found.scenario.get("evaluation", {}).get("tasks", ()))
     if not wanted:
         raise UsageError("the release names no tasks", remedy="Give --task NAME:FILE; see `fedembed list tasks`.")
-    vectors = chosen_table(found, table_name)
+    vectors = chosen_table(found, table_name, data)
     scores = [score for task in wanted for score in _scored(task, vectors, seed=seed)]
     if json_output:
         emit_json({"release": found.path, "scores": [score.to_json() for score in scores]})
@@ -142,6 +150,7 @@ def export(
     format_name: Annotated[str, typer.Option("--format", metavar="NAME", help="One of `fedembed list formats`.")],
     out: Annotated[Path, typer.Option("--out", metavar="PATH", help="File (or folder) to write.")],
     table_name: TableOption = None,
+    data: DataOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write a table of a release in a format that other programs read.
@@ -149,12 +158,14 @@ def export(
     RELEASE is the folder of a release, or of the run that made it. A file at PATH is replaced
     once the new one is whole.
 
+    The release of an encoder holds no table: --data names images, and their vectors are written.
+
     Example: fedembed export RELEASE --format word2vec_text --out vectors.txt
     """
     from common import formats
 
     chosen = formats.load(format_name)
-    vectors = chosen_table(opened(release), table_name)
+    vectors = chosen_table(opened(release), table_name, data)
     chosen.write(vectors, out)
     if json_output:
         emit_json({"written": out, "format": format_name, "rows": len(vectors), "dimensions": vectors.dimensions})
@@ -189,17 +200,22 @@ def main_table_name(release: Release) -> str:
     """
     names = list(release.tables)
     if not names:
-        raise ReleaseError("this release holds an encoder and no table", remedy="Use a release of table vectors.")
+        raise ReleaseError(
+            "this release holds an encoder and no table",
+            remedy="Give images with --data: their vectors are made and used.",
+        )
     preferred = release.notes.get("main_table")
     return preferred if isinstance(preferred, str) and preferred in names else names[0]
 
 
-def chosen_table(release: Release, name: str | None) -> EmbeddingTable:
-    """The table called ``name``, or the main one.
+def chosen_table(release: Release, name: str | None, data: Path | None) -> EmbeddingTable:
+    """The table called ``name``, or the main one; with ``data``, the vectors that the encoder makes of it.
 
     Raises:
-        UsageError: no table has this name.
+        UsageError: no table has this name, or ``data`` is given and there is no encoder.
     """
+    if data is not None:
+        return embedded(release, data)
     wanted = name if name is not None else main_table_name(release)
     names = list(release.tables)
     if wanted not in names:

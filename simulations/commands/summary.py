@@ -77,12 +77,16 @@ def _shown_keys(release: Release, scenario: Scenario) -> list[str]:
 
 def _neighbor_lines(release: Release, scenario: Scenario) -> list[str]:
     keys = _shown_keys(release, scenario)
-    if not keys:
+    if not release.tables:
         return []
     vectors = release.tables[main_table_name(release)]
+    absent = [key for key in scenario.evaluation.neighbors_of if key not in vectors.row_of]
+    missing = [f"  evaluation.neighbors_of: the table has no row {key!r}" for key in absent]
+    if not keys:
+        return ["", *missing] if missing else []
     width = max(len(key) for key in keys)
     near = {key: ", ".join(other for other, _ in vectors.neighbors(key, _NEIGHBORS)) for key in keys}
-    return ["", "Nearest neighbours", *(f"  {key.ljust(width)}  {others}" for key, others in near.items())]
+    return ["", "Nearest neighbours", *(f"  {key.ljust(width)}  {others}" for key, others in near.items()), *missing]
 
 
 def _next_lines(result: SimulationResult, release: Release, scenario: Scenario) -> list[str]:

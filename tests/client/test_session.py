@@ -24,7 +24,7 @@ LOCAL = {"mode": "local", "noise_multiplier": 4.0, "l2_clip_norm": 1.0, "delta":
 
 
 def scenario(**sections: object) -> Scenario:
-    base = {"task": {"family": "word2vec", "dimensions": 2}, "data": {"unit": "client"}, "privacy": LOCAL}
+    base = {"task": {"family": "word2vec", "dimension": 2}, "data": {"unit": "client"}, "privacy": LOCAL}
     return build_scenario({**base, "federation": {"rounds": 2}, **sections})
 
 

@@ -60,6 +60,14 @@ def test_a_folder_of_text_files(tmp_path: Path, unit: str, count: int) -> None:
     assert list(dict.fromkeys(r.client for r in records)) == ["alice", "b/bob"]
 
 
+@pytest.mark.parametrize("unit", ["document", "sentence", "docstring", "record"])
+def test_a_field_named_like_a_word_for_single_records_is_the_unit(tmp_path: Path, unit: str) -> None:
+    """Else the certificate would speak of one document where a line of it is protected."""
+    lines = [json.dumps({unit: f"d{k // 3}", "text": f"line {k}"}) for k in range(6)]
+    path = written(tmp_path / "a.jsonl", "\n".join(lines))
+    assert [r.unit for r in read(config(path, unit=unit))] == ["d0"] * 3 + ["d1"] * 3
+
+
 def test_client_key_and_units_from_fields(tmp_path: Path) -> None:
     rows = [{"a": "x/y", "b": 1, "text": "t1"}, {"a": "x", "b": "y/1", "text": "t2"}, {"a": "x/y", "b": 1, "text": ""}]
     path = written(tmp_path / "f.jsonl", "\n".join(map(json.dumps, rows)))

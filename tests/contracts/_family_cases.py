@@ -72,7 +72,7 @@ def case_for(family: Any) -> Case:
     """The family on the first kind of record it takes, with few dimensions where it has such an option."""
     kind = family.records.split("|")[0]
     fields = family.Options.model_fields
-    small = {name: 8 for name in ("dimension", "dimensions") if name in fields}
+    small = {"dimension": 8} if "dimension" in fields else {}
     domain = RowDomain(KEYS, np.ones(len(KEYS)), source="public") if family.row_domain else None
     records, weird = {"text": _text, "interactions": _interactions, "images": _images}[kind]()
     return Case(family, family.Options(**small), domain, records, weird)

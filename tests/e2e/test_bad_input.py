@@ -13,20 +13,22 @@ __all__ = ["here", "run"]  # fixtures
 
 BAD_DATA: list[tuple[str, bytes, tuple[str, ...], int, str]] = [
     ("bad.txt", b"", (), 5, "the file is empty"),
-    ("bad.txt", b"w1 " * 3_500_000, (), 6, "max_line_bytes"),
-    ("bad.txt", "w1 \xe9".encode("latin-1"), (), 5, "line 1: not UTF-8"),
-    ("bad.txt", "w1 w2".encode("utf-16"), (), 5, "not UTF-8"),
-    ("bad.txt", b"w1\nw2\n", ("data.max_records=1",), 6, "max_records"),
+    ("bad.txt", b"wb " * 3_500_000, (), 6, "max_line_bytes"),
+    ("bad.txt", "wb \xe9".encode("latin-1"), (), 5, "line 1: not UTF-8"),
+    ("bad.txt", "wb wc".encode("utf-16"), (), 5, "not UTF-8"),
+    ("bad.txt", b"wb\nwc\n", ("data.max_records=1",), 6, "max_records"),
     ("bad.jsonl", f'{{"text": "{SECRET}"}}\n{{"text": "{SECRET}"'.encode(), (), 5, "line 2"),
-    ("bad.txt", b"w1\n", ("data.unit=sentnce",), 5, "did you mean 'sentence'?"),
-    ("bad.txt", b"w1\n", ('data.client_key=["foldr"]',), 5, "did you mean 'folder'?"),
-    ("bad.csv", f"user,item,rating\n{SECRET},w1,nan\n".encode(), INTERACTIONS, 5, "line 2: the weight is not finite"),
-    ("bad.csv", f"user,item,rating\n{SECRET},w1,x{SECRET}\n".encode(), INTERACTIONS, 5, "not a number"),
-    ("bad.csv", b"user,item\n-1,w1\n", INTERACTIONS, 5, "negative"),
+    ("bad.txt", b"wb\n", ("data.unit=sentnce",), 5, "did you mean 'sentence'?"),
+    ("bad.txt", b"zyx zyxw\nzyx\n", (), 5, "no record of any client holds a row"),
+    ("bad.csv", b"user,item\n1,zyx\n2,zyx\n", INTERACTIONS, 5, "no record of any client holds a row"),
+    ("bad.txt", b"wb\n", ('data.client_key=["foldr"]',), 5, "did you mean 'folder'?"),
+    ("bad.csv", f"user,item,rating\n{SECRET},wb,nan\n".encode(), INTERACTIONS, 5, "line 2: the weight is not finite"),
+    ("bad.csv", f"user,item,rating\n{SECRET},wb,x{SECRET}\n".encode(), INTERACTIONS, 5, "not a number"),
+    ("bad.csv", b"user,item\n-1,wb\n", INTERACTIONS, 5, "negative"),
     ("bad.csv", b"user,item\n1,-7.0\n", INTERACTIONS, 5, "negative"),
-    ("bad.csv", b"user,user,item\n1,2,w1\n", INTERACTIONS, 5, "duplicate"),
+    ("bad.csv", b"user,user,item\n1,2,wb\n", INTERACTIONS, 5, "duplicate"),
     ("bad.csv", b"user,item\n", INTERACTIONS, 5, "no records"),
-    ("bad.csv", b"user,item\n1,w1\n", (*INTERACTIONS, "data.holdout=last"), 5, "two interactions"),
+    ("bad.csv", b"user,item\n1,wb\n", (*INTERACTIONS, "data.holdout=last"), 5, "two interactions"),
 ]
 
 
@@ -42,11 +44,12 @@ def test_bad_data(
 @pytest.mark.parametrize(
     ("content", "code", "hint"),
     [
-        (b"w1\t1\nw1\t2\n", 5, "line 2: key occurs twice"),
-        (b"w1\t2\n" + b"w" * 10_000_000 + b"\t2\n", 6, "line 2"),
+        (b"wb\t1\nwb\t2\n", 5, "line 2: key occurs twice"),
+        (b"wb\t2\n" + b"w" * 10_000_000 + b"\t2\n", 6, "line 2"),
         ("\xe9\t1".encode("latin-1"), 5, "not UTF-8"),
-        (b"w1\tnan\n", 5, "positive finite"),
-        (b"w1\t-3\n", 5, "positive finite"),
+        (b"wb\tnan\n", 5, "positive finite"),
+        (b"wb 3\n", 5, "is a count meant"),
+        (b"wb\t-3\n", 5, "positive finite"),
         (b"", 5, "no key"),
     ],
 )
@@ -66,6 +69,14 @@ BAD_SETTINGS: list[tuple[tuple[str, ...], int, str]] = [
     (('evaluation.tasks=["similarty"]',), 3, "did you mean 'similarity'?"),
     (('evaluation.tasks=["similarity:absent.tsv"]',), 3, "no file absent.tsv"),
     (("privacy=3",), 3, "must be a section"),
+    (("privacy.epsilom=",), 3, "did you mean 'epsilon'?"),
+    (("epsilon=",), 3, "nothing to take out"),
+    (("task.dimenson=",), 3, "did you mean 'dimension'?"),
+    (
+        (*NO_PRIVACY, "task.family=image", "data.reader=images", 'evaluation.tasks=["knn"]', "task.dimension="),
+        3,
+        "encoder",
+    ),
     (("data.client_key=user",), 3, "must be a list"),
     (("privacy.noise_multiplier=", "privacy.epsilon=0"), 4, "must be positive"),
     (("privacy.noise_multiplier=", "privacy.epsilon=-1"), 4, "must be positive"),
@@ -119,18 +130,21 @@ def test_bad_scenario(content: bytes, command: str, here: Path, run: Run) -> Non
 @pytest.mark.parametrize(
     ("first", "settings"),
     [
-        (f"w1 {SECRET}\n", ()),
+        (f"wb {SECRET}\n", ()),
         (f"{SECRET}\n", ()),
         (f"{SECRET}\n", (*WORD2VEC, "federation.sampling=poisson", "federation.rate=0.01")),
-        ("w1\n", (*WORD2VEC, "training.batch_size=1000000000")),
-        (f"user,item\na,w1\nb,{SECRET}\n", (*INTERACTIONS, "data.path=odd.csv", "task.family=useritem")),
-        (f"user,item\na,{SECRET}\n", (*INTERACTIONS, "data.path=odd.csv", "task.family=useritem_bpr", *NO_PRIVACY)),
+        ("wb\n", (*WORD2VEC, "training.batch_size=1000000000")),
+        (f"user,item\na,wb\nb,{SECRET}\n", (*INTERACTIONS, "data.path=odd.csv", "task.family=useritem")),
+        (
+            f"user,item\na,{SECRET}\nb,wb\n",
+            (*INTERACTIONS, "data.path=odd.csv", "task.family=useritem_bpr", *NO_PRIVACY),
+        ),
     ],
 )
 def test_odd_clients_work(first: str, settings: tuple[str, ...], here: Path, run: Run) -> None:
     """One record, one client, nothing but unknown rows: they take part, and contribute what they have."""
     (here / "odd.csv").write_text(first)
-    for client, text in (("a", first), ("b", "w1 w2\n")):
+    for client, text in (("a", first), ("b", "wb wc\n")):
         (here / "text" / f"{client}.txt").write_text(text)
     assert simulate(run, "privacy.delta=0.01", *settings)[0] == 0
     assert run("verify", "out")[0] == 0
@@ -149,3 +163,15 @@ def test_unusable_out(here: Path, run: Run) -> None:
     for out in ("file", "file/below"):
         check_refusal(simulate(run, out=out), 13, "cannot write")
     assert (here / "file").read_text() == "kept"
+
+
+def test_a_folder_with_other_files_is_no_folder_for_a_run(here: Path, run: Run) -> None:
+    (here / "out").mkdir()
+    (here / "out" / "mine.txt").write_text("mine")
+    check_refusal(simulate(run), 13, "holds other files")
+    assert [path.name for path in (here / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_run_does_not_write_among_its_data(here: Path, run: Run) -> None:
+    check_refusal(simulate(run, "data.path=."), 3, "lies inside data.path")
+    assert not (here / "out").exists()

@@ -181,9 +181,9 @@ def test_one_flipped_byte_in_any_file_of_a_release(finished: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "code", "hint"),
     [
-        (("neighbors", "OUT", "w11"), 2, "did you mean 'w1'?"),
-        (("neighbors", "OUT", "w1", "-k", "0"), 2, "at least 1"),
-        (("neighbors", "absent", "w1"), 9, "there is no folder"),
+        (("neighbors", "OUT", "wbb"), 2, "did you mean 'wb'?"),
+        (("neighbors", "OUT", "wb", "-k", "0"), 2, "at least 1"),
+        (("neighbors", "absent", "wb"), 9, "there is no folder"),
         (("export", "OUT", "--format", "word2vec", "--out", "x"), 3, "did you mean 'word2vec_text'?"),
         (("export", "OUT", "--format", "numpy", "--out", "absent/x"), 13, "folder does not exist"),
         (("export", "OUT", "--format", "glove_text", "--out", "folder"), 13, "it is a folder"),
@@ -257,7 +257,7 @@ def test_an_existing_export_is_replaced_whole_or_kept(
             check_refusal(run("export", finished, "--format", name, "--out", out, "--json"), 13, "the disk is full")
         assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
     assert run("export", finished, "--format", "glove_text", "--out", target)[0] == 0
-    assert target.read_text().startswith("w0 ")
+    assert target.read_text().startswith("wa ")
 
 
 def test_every_command_teaches(run: Run) -> None:

@@ -39,7 +39,7 @@ def scenario(data: Path) -> Scenario:
     """Local training with every kind of randomness in it, in seeded test mode so that engines can be compared."""
     return build_scenario(
         {
-            "task": {"family": "word2vec", "dimensions": 8, "shared_negatives": 16},
+            "task": {"family": "word2vec", "dimension": 8, "shared_negatives": 16},
             "data": {"reader": "text", "path": str(data / "texts"), "unit": "client"},
             "vocabulary": {"path": str(data / "words.tsv")},
             "privacy": {"mode": "local", "noise_multiplier": 0.01, "l2_clip_norm": 1.0, "test_mode": True},

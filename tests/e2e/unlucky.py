@@ -11,8 +11,11 @@ import pytest
 from simulations import cli
 
 SECRET = "xyzzyplugh"  # stands in the records; no message may quote it
-TEXT = "".join(f"w{i % 8} w{(i * 3) % 8} {SECRET} w{(i + 5) % 8} w1\n" for i in range(4))
-RATINGS = "user,item,rating\n" + "".join(f"{SECRET}{u},w{(u * 3 + i * i) % 8},3\n" for u in range(6) for i in range(4))
+WORDS = [f"w{letter}" for letter in "abcdefgh"]
+TEXT = "".join(f"{WORDS[i]} {WORDS[i * 3 % 8]} {SECRET} {WORDS[(i + 5) % 8]} wb\n" for i in range(4))
+RATINGS = "user,item,rating\n" + "".join(
+    f"{SECRET}{u},{WORDS[(u * 3 + i * i) % 8]},3\n" for u in range(6) for i in range(4)
+)
 SCENARIO = """
 [task]
 family = "spectral"
@@ -29,7 +32,7 @@ INTERACTIONS = ("data.reader=interactions", "data.unit=user", 'data.client_key=[
 WORD2VEC = (
     "task.family=word2vec",
     "task.dimension=",
-    "task.dimensions=3",
+    "task.dimension=3",
     "data.unit=client",
     "privacy.l2_clip_norm=1",
 )
@@ -43,7 +46,7 @@ def prepare(folder: Path) -> Path:
     (folder / "text").mkdir()
     for client in "abc":
         (folder / "text" / f"{client}.txt").write_text(TEXT)
-    (folder / "words.tsv").write_text("".join(f"w{i}\t{10 - i}\n" for i in range(8)))
+    (folder / "words.tsv").write_text("".join(f"{word}\t{10 - i}\n" for i, word in enumerate(WORDS)))
     (folder / "ratings.csv").write_text(RATINGS)
     (folder / "s.toml").write_text(SCENARIO)
     return folder

@@ -17,7 +17,7 @@ UNPROTECTED = {"privacy": {"mode": "none"}, "task": {"family": "spectral", "dime
 PER_CLIENT = {
     "privacy": {"mode": "central", "noise_multiplier": 1.0, "l2_clip_norm": 1.0},
     "data": {"unit": "client"},
-    "task": {"family": "word2vec", "dimensions": 2},
+    "task": {"family": "word2vec", "dimension": 2},
 }
 
 

@@ -7,7 +7,7 @@ from simulations import centralized
 from simulations.benchmarks.skipgram import encoded, planted_text
 from simulations.centralized import Schedule, train_centralized
 
-OPTIONS = Word2VecOptions(dimensions=16, subsample=0)
+OPTIONS = Word2VecOptions(dimension=16, subsample=0)
 
 
 @pytest.fixture(scope="module")

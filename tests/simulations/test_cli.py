@@ -202,6 +202,21 @@ def test_list_names_every_member(capsys: pytest.CaptureFixture[str]) -> None:
             assert text, f"{kind} {member} says nothing about itself"
 
 
+def test_list_of_options_knows_every_key_of_every_section(capsys: pytest.CaptureFixture[str]) -> None:
+    from common import families
+    from common.config import Scenario
+
+    code, out, _ = run(capsys, "list", "options", "--json")
+    found = json.loads(out)["options"]
+    assert code == 0
+    for section, field in Scenario.model_fields.items():
+        for key in getattr(field.annotation, "model_fields", {}):
+            assert found[f"{section}.{key}"]
+    for name in families.names():
+        assert {f"task.{key} ({name})" for key in families.load(name).Options.model_fields} <= set(found)
+    assert "'word'" not in found["privacy.mode"] and "central" in found["privacy.mode"]
+
+
 def test_list_of_one_kind_has_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     from common import formats
 

@@ -166,7 +166,7 @@ def test_summary_says_where_what_is_claimed_and_what_it_is_worth(run_folder: Pat
     assert str(run_folder / "release") in page
     assert "NOT PRIVATE" in page and page.count("not protected: mode none") == 3
     assert "similarity:x" in page and "[0.4, 0.6]" in page and "random table" in page
-    assert page.count("  cat  ") == 1 and "unknown" not in page and "  bus  " in page
+    assert page.count("  cat  ") == 1 and "no row 'unknown'" in page and "  bus  " in page
     assert "fedembed verify" in page
     assert json.dumps(output.plain(summary.as_json(result)))  # type: ignore[arg-type]
 

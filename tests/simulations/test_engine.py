@@ -31,7 +31,7 @@ DOMAIN = RowDomain(WORDS, np.arange(12, 0, -1).astype(float))
 
 def scenario(**sections: dict[str, object]) -> Scenario:
     raw: dict[str, dict[str, object]] = {
-        "task": {"family": "word2vec", "dimensions": 4, "shared_negatives": 4, "subsample": 0.0},
+        "task": {"family": "word2vec", "dimension": 4, "shared_negatives": 4, "subsample": 0.0},
         "data": {"unit": "client"},
         "privacy": {"mode": "none"},
         "federation": {"rounds": 3},

@@ -27,7 +27,7 @@ DOMAIN = RowDomain(tuple(word(i) for i in range(V)), np.linspace(100, 10, V))
 
 
 def options(**changes):
-    return FAMILY.Options(**({"dimensions": 8, "subsample": 0.05, "shared_negatives": 6, "window": 3} | changes))
+    return FAMILY.Options(**({"dimension": 8, "subsample": 0.05, "shared_negatives": 6, "window": 3} | changes))
 
 
 def parameters(opts, seed=0):
@@ -65,7 +65,7 @@ def test_it_offers_both_ways_to_compute():
 
 
 def test_initial_values_are_those_of_word2vec_and_follow_the_seed():
-    opts = options(dimensions=50)
+    opts = options(dimension=50)
     start = FAMILY.initial(opts, FAMILY.specs(opts, V), DOMAIN, 3)
     assert start[CENTRE].dtype == np.float32
     assert 0.009 < np.abs(start[CENTRE]).max() <= 0.01
@@ -243,7 +243,7 @@ def test_training_stays_finite_far_above_the_usual_learning_rate():
 def test_memory_follows_the_rows_touched():
     rows, dimensions = 100_000, 64
     big = RowDomain(tuple(f"k{i}" for i in range(rows)))
-    opts = options(dimensions=dimensions)
+    opts = options(dimension=dimensions)
     start = {name: np.zeros((rows, dimensions), np.float32) for name in (CENTRE, CONTEXT)}
     units = Units(np.array([0, 9]), {"rows": np.arange(9, dtype=np.int32), "sentence": np.zeros(9, np.int32)})
     FAMILY.local_update(start, [units], big, opts, training=STEPS, seeds=[0])  # makes the tables of public frequencies
@@ -256,7 +256,7 @@ def test_memory_follows_the_rows_touched():
 
 @pytest.mark.parametrize("model", ["sgns", "cbow"])
 def test_words_of_one_topic_come_closer(model):
-    opts = options(model=model, dimensions=16, shared_negatives=32, subsample=0)
+    opts = options(model=model, dimension=16, shared_negatives=32, subsample=0)
     rng = np.random.default_rng(0)
     values = {name: v.copy() for name, v in FAMILY.initial(opts, FAMILY.specs(opts, V), DOMAIN, 0).items()}
     topics = rng.integers(2, size=200)

@@ -16,7 +16,7 @@ DOMAIN = RowDomain(tuple(f"w{i}" for i in range(V)), np.linspace(50, 5, V))
 
 
 def options(**changes):
-    return FAMILY.Options(**({"dimensions": 6, "window": 2, "subsample": 0, "shared_negatives": 4} | changes))
+    return FAMILY.Options(**({"dimension": 6, "window": 2, "subsample": 0, "shared_negatives": 4} | changes))
 
 
 def units(lengths, seed=0):
