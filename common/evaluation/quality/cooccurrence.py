@@ -71,7 +71,11 @@ class Cooccurrence:
         rng = np.random.default_rng(seed)
         apart = _exchanged(text, together, rng)
         if min(len(together), len(apart)) < MIN_PAIRS:
-            raise EvaluationError(f"the table holds {len(together)} of {len(text.pairs)} pairs; {MIN_PAIRS} are needed")
+            source = "the standard library's documentation" if benchmark is None else benchmark.name
+            raise EvaluationError(
+                f"the table holds {len(together)} of {len(text.pairs)} pairs of {source}; {MIN_PAIRS} are needed",
+                remedy="Name public text of the table's own field: cooccurrence:FILE, one text a line.",
+            )
         pairs = np.concatenate([together, apart])
         label = np.arange(len(pairs)) < len(together)
         similarity = cosines(table, text.words, pairs)
@@ -141,7 +145,10 @@ def _texts(benchmark: Path | None) -> Iterator[str]:
     try:
         yield from benchmark.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"cannot read benchmark {benchmark}: {type(error).__name__}") from None
+        raise EvaluationError(
+            f"cannot read benchmark {benchmark}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}",
+            remedy="Give a UTF-8 text file, one text a line.",
+        ) from None
 
 
 def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
