@@ -13,8 +13,9 @@ import numpy as np
 
 from client.admission import Admission, RefusedError
 from client.ledger import Ledger, Reservation
+from client.module_training import sample_loss
 from client.policy import Policy, Refusal, check, check_message, check_spend
-from client.training import Randomness, client_updates, local_training, sample_loss
+from client.training import Randomness, client_updates, local_training
 from common import wire
 from common.config import Scenario, scenario_from_json
 from common.errors import DataError, FedembedError, LedgerError, StorageError, WireError
