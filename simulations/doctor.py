@@ -16,7 +16,6 @@ from typing import Annotated, Any
 import typer
 
 from simulations.commands.output import bytes_shown, emit_json, say
-from simulations.hardware import usable_cores
 
 _EXTRAS = {
     "ray": ("ray", "simulations on a Ray cluster: `fedembed simulate --engine ray`"),
@@ -138,9 +137,10 @@ def _examined_device() -> Finding:
 
 
 def _examined_threads() -> Finding:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS")
     suffix = f"; OMP_NUM_THREADS limits torch to {limit}" if limit else ""
-    return Finding("cpu threads", f"{usable_cores()} usable{suffix}")
+    return Finding("cpu threads", f"{usable} usable{suffix}")
 
 
 def _examined_disk(folder: Path) -> Finding:

@@ -6,8 +6,7 @@ a step of a hundred small clients is one set of tensor operations. No array of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,8 +23,6 @@ from common.update import Parameters, RowBatch, UpdateBatch
 
 TABLES = ("centre.weight", "context.weight")
 GROUP_TOKENS = 65_536  # tokens of clients that train together at most: bounds memory, and keeps rows in the cache
-LEAST_GROUP_TOKENS = 4_096  # less is not worth a thread
-Part = tuple[IntArray, IntArray, FloatArray]  # (client, row, change) of each row that moved
 
 
 @dataclass(frozen=True)
@@ -79,57 +76,34 @@ class _Group:
 def train_clients(
     parameters: Parameters, clients: Sequence[Units], domain: RowDomain, settings: Settings, *, seeds: Sequence[int]
 ) -> UpdateBatch:
-    """Local minus global rows of every client, see ``LocalFamily.local_update``.
-
-    On a CPU, groups of clients train side by side in as many threads as torch is allowed, each with one thread to
-    itself: the operations of one step are too small to be shared out.
-    """
-    threads = torch.get_num_threads() if settings.training.device == "cpu" else 1
-    groups = _grouped(clients, settings.training.batch_size, threads)
-
-    def trained(chosen: list[int], block: int) -> Mapping[str, Part]:
+    """Local minus global rows of every client, see ``LocalFamily.local_update``."""
+    parts: dict[str, list[tuple[IntArray, IntArray, FloatArray]]] = {name: [] for name in TABLES}
+    for chosen, block in _grouped(clients, settings.training.batch_size):
         group = _gathered(clients, chosen, block, settings.training, seeds)
-        return _train_group(parameters, group, domain, settings)
-
-    parts: dict[str, list[Part]] = {name: [] for name in TABLES}
-    for result in _side_by_side(trained, groups, threads):
-        for name, part in result.items():
+        for name, part in _train_group(parameters, group, domain, settings).items():
             parts[name].append(part)
     return UpdateBatch(len(clients), {name: _row_batch(p, len(clients)) for name, p in parts.items() if p})
 
 
-def _side_by_side(
-    work: Callable[..., Mapping[str, Part]], groups: Sequence[tuple[list[int], int]], threads: int
-) -> Iterator[Mapping[str, Part]]:
-    """``work(*group)`` for every group, in order."""
-    if min(threads, len(groups)) <= 1:
-        yield from (work(*group) for group in groups)
-        return
-    # torch.set_num_threads holds for the calling thread and for threads begun later, not for the caller of this.
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(work, *zip(*groups, strict=True))
-
-
-def _grouped(clients: Sequence[Units], batch_size: int, threads: int) -> list[tuple[list[int], int]]:
+def _grouped(clients: Sequence[Units], batch_size: int) -> list[tuple[list[int], int]]:
     """Clients whose steps have like sizes, and the block that suits them: it depends on the client's own data alone."""
-    sizes = [int(units.offsets[-1] - units.offsets[0]) for units in clients]
-    fair_share = -(-sum(sizes) // threads) + max(sizes, default=0)  # for sizes that do not divide
-    most = min(GROUP_TOKENS, max(fair_share, LEAST_GROUP_TOKENS))
     kinds: dict[tuple[int, int], list[int]] = {}
-    for k, (units, tokens) in enumerate(zip(clients, sizes, strict=True)):
+    for k, units in enumerate(clients):
+        tokens = int(units.offsets[-1] - units.offsets[0])
         if tokens:
             step = min(STEP_TOKENS, -(-tokens * min(batch_size, units.count) // units.count))
             block = 8 if step <= 16 else 16 if step <= 64 else 32
             kinds.setdefault((block, (-(-step // block) - 1).bit_length()), []).append(k)
     groups: list[tuple[list[int], int]] = []
     for (block, _), members in sorted(kinds.items()):
-        held = most
+        size = GROUP_TOKENS
         for k in members:
-            if held + sizes[k] > most:
+            tokens = int(clients[k].offsets[-1] - clients[k].offsets[0])
+            if size + tokens > GROUP_TOKENS:
                 groups.append(([], block))
-                held = 0
+                size = 0
             groups[-1][0].append(k)
-            held += sizes[k]
+            size += tokens
     return groups
 
 
@@ -161,7 +135,9 @@ def _cycled(counts: IntArray, needed: IntArray, streams: Streams) -> IntArray:
     return chosen
 
 
-def _train_group(parameters: Parameters, group: _Group, domain: RowDomain, settings: Settings) -> Mapping[str, Part]:
+def _train_group(
+    parameters: Parameters, group: _Group, domain: RowDomain, settings: Settings
+) -> Mapping[str, tuple[IntArray, IntArray, FloatArray]]:
     rows = len(domain)
     passes = 1 if settings.training.local_steps else settings.training.local_epochs
     visits = [_visit(group, settings, domain, number) for number in range(passes)]
@@ -278,14 +254,14 @@ def _steps(layout: Layout, first_group: IntArray) -> Iterator[tuple[IntArray, In
         yield places.reshape(-1), (first[active, s, None] + within).reshape(-1)
 
 
-def _changed(keys: IntArray, delta: FloatArray, owners: IntArray, rows: int) -> Part:
+def _changed(keys: IntArray, delta: FloatArray, owners: IntArray, rows: int) -> tuple[IntArray, IntArray, FloatArray]:
     """(client, row, delta) of the rows that moved, ordered by client of the group, then row."""
     moved = np.flatnonzero(delta.any(axis=1))
     moved = moved[np.argsort(keys[moved])]
     return owners[keys[moved] // rows], keys[moved] % rows, delta[moved]
 
 
-def _row_batch(parts: Sequence[Part], count: int) -> RowBatch:
+def _row_batch(parts: Sequence[tuple[IntArray, IntArray, FloatArray]], count: int) -> RowBatch:
     owners, ids, values = parts[0] if len(parts) == 1 else (np.concatenate([p[i] for p in parts]) for i in range(3))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=count))])
     if np.any(owners[1:] < owners[:-1]):

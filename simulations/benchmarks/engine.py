@@ -4,9 +4,8 @@ Every client has four sentences of 26 words; a step of SGD is one sentence, a pa
 steps a client on every side. The peers draw 5 negatives a pair (before the clock starts) and use dense
 ``torch.nn.Embedding`` tables; word2vec here draws rows that a sentence's pairs share, weighted as 5 a pair. The rates
 that have a bar are those of as many rows as the family draws by default; one more is reported for as many draws as the
-peers make. pfl is one process with one thread, set against ours with one. Flower's Ray simulation keeps an actor a core
-busy, so it is set against ours with as many threads (and, without a bar, against one). The sides take turns;
-medians over the rounds after the first; start-up is not timed.
+peers make. One thread a process on every side, the sides in turns, medians over the rounds after the first; start-up
+is not timed.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ import numpy as np
 from simulations.benchmarks import _peers
 from simulations.benchmarks._engine_ours import EngineJob
 from simulations.benchmarks._harness import Row, at_least, at_most, reported
-from simulations.hardware import usable_cores
 
 OURS = "simulations.benchmarks._engine_ours"
 TORCH = "torch==2.13.0"
@@ -36,8 +34,6 @@ DRAWN = 64  # the family's default
 NEGATIVE_POWER = 0.75
 GROWTH = 10
 MIB = 2**20
-CORES = usable_cores()
-ONE_THREAD, ALL_CORES = "ours, one thread", f"ours, {CORES} threads"
 
 
 @dataclass(frozen=True)
@@ -99,26 +95,19 @@ def _against(
     path = data / f"{task.rows}.npz"
     write_data(path, task, seed=1)
     job = _job(path, task)
-    sides: dict[str, Callable[[], dict[str, Any]]] = {
-        ONE_THREAD: lambda: _peers.run_ours(OURS, asdict(job)),
-        ALL_CORES: lambda: _peers.run_ours(OURS, asdict(replace(job, threads=CORES))),
-    }
+    sides: dict[str, Callable[[], dict[str, Any]]] = {"ours": lambda: _peers.run_ours(OURS, asdict(job))}
     if directory is not None:
         sides |= {peer.name: _peer_side(peer, directory, job) for peer, _ in peers}
     results = [{name: measured() for name, measured in sides.items()} for _ in range(task.repetitions)]
     equal_draws = _peers.run_ours(OURS, asdict(_job(path, task, PAIRS // STEPS * NEGATIVES_A_PAIR)))
     rates = {name: [rate(r[name]) for r in results] for name in sides}
-    rows = _work(task, path, results[0][ONE_THREAD])
+    rows = _work(task, path, results[0]["ours"])
     rows += [reported(f"{task.name}: clients/s, {name}", float(np.median(v))) for name, v in rates.items()]
-    measure = f"{task.name}: clients/s, {ONE_THREAD} and as many draws as the peers"
-    rows.append(reported(measure, rate(equal_draws)))
+    rows.append(reported(f"{task.name}: clients/s, ours with as many draws as the peers", rate(equal_draws)))
     for peer, limit in peers if directory is not None else ():
-        matching = ALL_CORES if peer is FLOWER else ONE_THREAD
-        for side in (ONE_THREAD, ALL_CORES):
-            ratio = float(np.median(np.array(rates[side]) / np.array(rates[peer.name])))
-            measure = f"{task.name}: {side} / {peer.name}"
-            barred = limit if side == matching else None
-            rows.append(reported(measure, ratio) if barred is None else bar(measure, ratio, barred))
+        ratio = float(np.median(np.array(rates["ours"]) / np.array(rates[peer.name])))
+        measure = f"{task.name}: ours / {peer.name}"
+        rows.append(reported(measure, ratio) if limit is None else bar(measure, ratio, limit))
     return rows
 
 
@@ -142,7 +131,6 @@ def _job(path: Path, task: Task, drawn: int = DRAWN) -> EngineJob:
         steps=STEPS,
         negatives=drawn,
         window=WINDOW,
-        threads=1,
     )
 
 

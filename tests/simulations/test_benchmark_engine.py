@@ -24,7 +24,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def job(path: Path) -> EngineJob:
-    return EngineJob(str(path), dimensions=4, cohort=8, rounds=3, steps=4, negatives=16, window=1, threads=1)
+    return EngineJob(str(path), dimensions=4, cohort=8, rounds=3, steps=4, negatives=16, window=1)
 
 
 def test_pairs_are_the_neighbours_in_a_sentence(data: Path) -> None:
@@ -75,27 +75,19 @@ def test_bars_are_judged_at_full_size_alone() -> None:
 
 
 def test_ratios_are_medians_of_repetitions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Ours takes 1, 2, 3 s for 8 clients, with more threads half of it; the peer always 4 s."""
-    taken = {1: iter([1.0, 2.0, 3.0, 1.0]), 7: iter([0.5, 1.0, 1.5])}
+    """Ours takes 1, 2, 3 s for 8 clients; the peer always 4 s."""
+    ours = iter([1.0, 2.0, 3.0, 1.0])
     touched = {"centre.weight": 1.0, "context.weight": 2.0}
-    monkeypatch.setattr(engine, "CORES", 7)
     monkeypatch.setattr(
-        _peers,
-        "run_ours",
-        lambda module, job: {"seconds": [next(taken[job["threads"]])], "clients": [8], "touched": touched},
+        _peers, "run_ours", lambda module, job: {"seconds": [next(ours)], "clients": [8], "touched": touched}
     )
     monkeypatch.setattr(_peers, "run_peer", lambda peer, directory, job: {"seconds": [4.0], "clients": [8]})
     task = engine.Task(50, 4, 10, 8, 2, repetitions=3)
-    rows = engine._against(tmp_path, task, tmp_path, [(engine.PFL, 5.0), (engine.FLOWER, 3.0)], at_least)
+    rows = engine._against(tmp_path, task, tmp_path, [(engine.PFL, 5.0), (engine.FLOWER, None)], at_least)
     found = {row.measure.rpartition(": ")[2]: row for row in rows}
-    assert found[f"clients/s, {engine.ONE_THREAD}"].value == 4.0
-    ratios = {m: (found[m].value, found[m].holds) for m in found if " / " in m}
-    assert ratios == {
-        f"{engine.ONE_THREAD} / pfl": (2.0, False),
-        f"{engine.ALL_CORES} / pfl": (4.0, None),
-        f"{engine.ONE_THREAD} / flower": (2.0, None),
-        f"{engine.ALL_CORES} / flower": (4.0, True),
-    }
+    assert found["clients/s, ours"].value == 4.0
+    assert (found["ours / pfl"].value, found["ours / pfl"].holds) == (2.0, False)
+    assert (found["ours / flower"].value, found["ours / flower"].holds) == (2.0, None)
 
 
 def test_peers_are_measured_on_request_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,10 +1,8 @@
-import threading
 import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from common.errors import ConfigError
 from common.families import LocalFamily, LocalTraining, ModuleFamily, _skipgram_clients, load
@@ -132,7 +130,7 @@ def test_a_client_gets_the_same_result_alone_and_in_company(model, training):
 
 def test_clients_of_like_size_train_together():
     clients = [client(k, 4, 9) for k in range(30)]
-    groups = _skipgram_clients._grouped(clients, PASSES.batch_size, 1)
+    groups = _skipgram_clients._grouped(clients, PASSES.batch_size)
     assert [len(chosen) for chosen, _ in groups] == [30]
 
 
@@ -196,39 +194,13 @@ def test_public_frequencies_rule_never_local_counts():
     assert sum(0 in batch.rows[CENTRE].ids for batch in moved) < 10  # kept with chance 0.03 a pass
 
 
-def test_threads_share_the_clients_out_and_change_nothing(monkeypatch: pytest.MonkeyPatch):
-    clients = [client(k, 4 + k, 8, words=20) for k in range(7)]
-    before = update(clients)
-    monkeypatch.setattr(_skipgram_clients, "LEAST_GROUP_TOKENS", 1)
-    threads = set()
-    original = _skipgram_clients._train_group
-
-    def spy(*arguments):
-        threads.add((threading.get_ident(), torch.get_num_threads()))
-        return original(*arguments)
-
-    monkeypatch.setattr(_skipgram_clients, "_train_group", spy)
-    allowed = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        after = update(clients)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(allowed)
-    assert threading.get_ident() not in {thread for thread, _ in threads}
-    assert {count for _, count in threads} == {1}
-    for name in before.rows:
-        assert np.array_equal(after.rows[name].ids, before.rows[name].ids)
-        np.testing.assert_allclose(after.rows[name].values, before.rows[name].values, atol=1e-6)
-
-
 def test_a_broken_row_stays_with_the_client_that_reads_it():
     opts = options()
     start = parameters(opts)
     start[CENTRE][50] = np.inf
     broken = FAMILY.encode([Record("c", str(u), f"{word(50)} aa ab ac " * 2) for u in range(4)], DOMAIN, opts)
     clients = [client(k, 4, 8, words=20) for k in range(3)] + [broken] + [client(4, 4, 8, words=20)]
-    assert len(_skipgram_clients._grouped(clients, PASSES.batch_size, 1)) == 1
+    assert len(_skipgram_clients._grouped(clients, PASSES.batch_size)) == 1
     batch = update(clients, opts, start=start)
     finite = [all(np.isfinite(entries(batch, name, k)[1]).all() for name in batch.rows) for k in range(5)]
     assert finite == [True, True, True, False, True]
