@@ -25,7 +25,7 @@ from common.privacy.rng import NoiseSource
 from common.table import FloatArray
 from simulations.benchmarks._federated import clients_of, privacy, scenario, table_of
 from simulations.benchmarks._interactions import GENERATED, Population, generated, movielens
-from simulations.benchmarks._scored import EPSILONS, MUST_BEAT, Figure, at_epsilons
+from simulations.benchmarks._scored import EPSILONS, MUST_BEAT, SMALLER, Figure, at_epsilons
 from simulations.corpora import planted_ratings
 from simulations.federation import HELD_OUT_ITEMS
 
@@ -82,7 +82,7 @@ def _of_method(method: Method, population: Population, folder: Path, *, quick: b
         return _figures(population, method.family, epsilon, found, plain)
 
     if method is METHODS[0]:  # popularity does not depend on the method
-        for epsilon in EPSILONS:
+        for epsilon in (*EPSILONS, *SMALLER):
             yield from _figures(population, "popularity", epsilon, popularity_scores(split, epsilon), plain)
     yield from chain(figures_at(None), figures_at(MUST_BEAT)) if quick else at_epsilons(figures_at)
 
