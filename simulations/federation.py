@@ -16,7 +16,8 @@ from common.errors import CheckpointError, ConfigError, DataError, RoundError
 from common.evaluation.score import Score
 from common.privacy.plan import OBSERVERS
 from common.release import load_release
-from common.table import RowDomain
+from common.table import HASHED, RowDomain
+from common.text import words
 from common.units import ClientStore, Record
 from common.work import Work, refuse_large_delta, work_for
 from server.checkpoint import CheckpointDirectory
@@ -177,6 +178,7 @@ def prepared_clients(work: Work, out: Path, reporter: Reporter) -> ClientStore:
     try:
         store = _encoded_clients(work, out)
         _refuse_no_known_row(work, store)
+        _report_unreachable_words(work, reporter)
         refuse_large_delta(work.plan, store.units.count)
         save_store(store, path)
     except BaseException:
@@ -192,6 +194,18 @@ def _refuse_no_known_row(work: Work, store: ClientStore) -> None:
         raise DataError(
             "no record of any client holds a row of the vocabulary, so there is nothing to learn",
             remedy="Compare [vocabulary] with the data: words are lower-cased letters, and a tab precedes a count.",
+        )
+
+
+def _report_unreachable_words(work: Work, reporter: Reporter) -> None:
+    """Rows that no text can touch hold noise alone: ``Bread``, ``don't`` or ``route66`` in a list of words."""
+    if work.domain is None or work.domain.source == HASHED or work.scenario.data.reader != "text":
+        return
+    unreachable = [key for key in work.domain.keys if words(key) != [key]]
+    if unreachable:
+        reporter.preparing(
+            f"{len(unreachable):,} of {len(work.domain):,} vocabulary keys occur in no text, because words are runs of "
+            f"lower-case letters: {', '.join(map(repr, unreachable[:3]))}"
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from simulations import cli
 from tests.e2e.unlucky import INTERACTIONS, NO_PRIVACY, SECRET, WORD2VEC, Run, check_refusal, here, run, simulate
 
 __all__ = ["here", "run"]  # fixtures
@@ -175,3 +176,9 @@ def test_a_folder_with_other_files_is_no_folder_for_a_run(here: Path, run: Run) 
 def test_a_run_does_not_write_among_its_data(here: Path, run: Run) -> None:
     check_refusal(simulate(run, "data.path=."), 3, "lies inside data.path")
     assert not (here / "out").exists()
+
+
+def test_words_that_no_text_can_hold_are_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "words.tsv").write_text("wa\t9\nwb\t8\nwc\t7\nWd\t6\nroute66\t5\ndon't\t4\n")
+    assert cli.main(["simulate", "s.toml", "--out", "out"]) == 0
+    assert "3 of 6 vocabulary keys occur in no text" in capsys.readouterr().err
