@@ -35,9 +35,6 @@ class Streams:
     def __init__(self, seeds: Sequence[int]) -> None:
         self._seeds = np.array([seed % 2**64 for seed in seeds], dtype=np.uint64)
 
-    def __len__(self) -> int:
-        return len(self._seeds)
-
     def uniform(self, counts: IntArray, *purpose: object) -> NDArray[np.float64]:
         """``counts[k]`` multiples of 2^-53 in [0, 1) for each client, one client after the other.
 

@@ -24,6 +24,7 @@ def refuse_unfit(work: Work) -> None:
     refuse_leaky_settings(work)
     _refuse_unknown_tasks(work)
     _refuse_unfit_reader(work)
+    _refuse_entangled_holdout(work)
     _refuse_unaccountable(work)
 
 
@@ -68,7 +69,6 @@ def _refuse_unfit_reader(work: Work) -> None:
             f"data.holdout = 'last' needs interactions, and the reader {data.reader!r} yields {kind}",
             remedy="Set data.holdout = 'none'.",
         )
-    _refuse_entangled_holdout(work)
 
 
 def _refuse_unfit_corpus(work: Work) -> None:
@@ -80,7 +80,6 @@ def _refuse_unfit_corpus(work: Work) -> None:
             f"data.unit = {data.unit!r}, and the units of corpus {data.path!r} are {unit}s",
             remedy=f"Set data.unit = {unit!r} (or 'record', which is never more than one of them) or 'client'.",
         )
-    _refuse_entangled_holdout(work)
 
 
 def _refuse_entangled_holdout(work: Work) -> None:

@@ -84,7 +84,7 @@ class ImagesReader:
 
 def refuse_unlabelled_pictures(data: DataConfig) -> None:
     """Raise ``ConfigError`` where every record would be a picture whose class has no public number."""
-    found = files(data.path, (".npz", *PICTURE_SUFFIXES))
+    found = files(data.path, ImagesReader.suffixes)
     if not data.classes and all(suffix_of(path) != ".npz" for path, _ in found):
         raise ConfigError(
             "pictures in folders have labels only where data.classes names the classes",

@@ -42,11 +42,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Visit:
-    """One pass over a group's data: the units in order, the batch of each, and the negatives of every group of blocks.
+    """Pass ``number`` over a group: the units in order, the batch of each, and the negatives of every group of blocks.
 
     ``negatives`` has shape (groups, N); client c's begin at ``first_group[c]``.
     """
 
+    number: int
     units: IntArray
     batch: IntArray
     negatives: IntArray
@@ -150,8 +151,8 @@ def _train_group(
     tables = {name: torch.tensor(values, device=settings.training.device) for name, values in start.items()}
     negatives = np.split(place[position], np.cumsum([v.negatives.size for v in visits])[:-1])
     window = settings.objective.window
-    for number, (visit, ids) in enumerate(zip(visits, negatives, strict=True)):
-        tokens = _tokens(group, visit, local + 1, domain, settings, number)
+    for visit, ids in zip(visits, negatives, strict=True):
+        tokens = _tokens(group, visit, local + 1, domain, settings)
         layout = lay_out(tokens, clients=group.count, block=group.block, window=window, padding_row=0)
         _run(tables, layout, ids.reshape(-1, settings.shared_negatives), visit.first_group, settings)
     end = {name: table.cpu().numpy() for name, table in tables.items()}
@@ -175,7 +176,7 @@ def _visit(group: _Group, settings: Settings, domain: RowDomain, number: int) ->
     each = settings.shared_negatives * groups
     drawn = draw_negatives(domain, each, group.streams, "negatives", number)
     negatives = np.repeat(np.arange(group.count) * len(domain), each) + drawn
-    return _Visit(units, batch, negatives.reshape(-1, settings.shared_negatives), np.cumsum(groups) - groups)
+    return _Visit(number, units, batch, negatives.reshape(-1, settings.shared_negatives), np.cumsum(groups) - groups)
 
 
 def _merged(known: IntArray, drawn: IntArray) -> tuple[IntArray, IntArray]:
@@ -194,10 +195,8 @@ def _compact(table: FloatArray, rows: IntArray) -> FloatArray:
     return out
 
 
-def _tokens(
-    group: _Group, visit: _Visit, local: IntArray, domain: RowDomain, settings: Settings, number: int
-) -> Tokens:
-    """Tokens of pass ``number`` after subsampling, in the order of training."""
+def _tokens(group: _Group, visit: _Visit, local: IntArray, domain: RowDomain, settings: Settings) -> Tokens:
+    """Tokens of one pass after subsampling, in the order of training."""
     offsets = group.units.offsets
     lengths = np.diff(offsets)[visit.units]
     ends = np.cumsum(lengths)
@@ -206,8 +205,8 @@ def _tokens(
     sizes = np.bincount(client, minlength=group.count)
     rows, sentences = group.units.columns["rows"][index], group.units.columns["sentence"]
     chance = keep_probabilities(domain, settings.subsample)[rows]
-    kept = np.flatnonzero(group.streams.uniform(sizes, "subsample", number) < chance)
-    radius = group.streams.uniform(sizes, "window", number)[kept]
+    kept = np.flatnonzero(group.streams.uniform(sizes, "subsample", visit.number) < chance)
+    radius = group.streams.uniform(sizes, "window", visit.number)[kept]
     visited = np.repeat(np.arange(len(lengths)), lengths)[kept]
     chosen = index[kept]
     return Tokens(
