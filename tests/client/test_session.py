@@ -10,11 +10,11 @@ import pytest
 import client.session as session_module
 from client.ledger import Ledger
 from client.policy import Policy
-from client.session import Session
+from client.session import Session, failure_reply
 from client.store import by_client, encode_clients
 from common import wire
 from common.config import Scenario, build_scenario
-from common.errors import LedgerError, WireError
+from common.errors import ConfigError, DataError, LedgerError, WireError
 from common.table import RowDomain
 from common.units import ClientStore, Record
 from common.work import Work, work_for
@@ -236,3 +236,10 @@ def test_a_site_takes_up_its_run_in_a_new_process(tmp_path: Path) -> None:
     assert second.train(instruction(which)).config["status"] == "done"
     with pytest.raises(LedgerError, match="replay"):
         first.train(instruction(which))
+
+
+@pytest.mark.parametrize("error", [MemoryError("shape (12000,)"), KeyError("12000"), DataError("line 12000")])
+def test_the_text_of_an_error_that_may_speak_of_the_data_stays_at_home(error: Exception) -> None:
+    reply = failure_reply("run", error)
+    assert reply.config["status"] == "failed" and "12000" not in str(reply.config) + str(reply.arrays)
+    assert "12000" in str(failure_reply("run", ConfigError("rounds = 12000")).config)  # public: the coordinator's own
