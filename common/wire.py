@@ -91,7 +91,7 @@ def _encoded(array: NDArray[Any], records: Any) -> Any:
 
 
 def _decoded(array: Any) -> NDArray[Any]:
-    """What ``array.numpy()`` reads, with the values copied once; anything unusual is left to ``array.numpy()``."""
+    """What ``array.numpy()`` reads, as a read-only view of the message; anything unusual is left to ``array.numpy()``."""
     stream = io.BytesIO(array.data)
     if array.stype != SERIALIZED or npy.read_magic(stream) != (1, 0):
         return array.numpy()
@@ -99,7 +99,7 @@ def _decoded(array: Any) -> NDArray[Any]:
     if in_columns or dtype.hasobject or min(shape, default=0) < 0:
         return array.numpy()
     values = np.frombuffer(array.data, dtype, math.prod(shape), offset=stream.tell())
-    return values.reshape(shape).copy()
+    return values.reshape(shape)
 
 
 def array_bytes(payload: Payload) -> bytes:
@@ -181,7 +181,7 @@ def decode_parameters(
             value = payload.array(f"full/{spec.name}", np.float32, len(spec.shape))
             if value.shape != spec.shape:
                 raise WireError(f"parameter {spec.name!r} has shape {value.shape}, expected {spec.shape}")
-            result[spec.name] = value
+            result[spec.name] = value.copy()  # later messages change its rows
         elif base is None:
             raise WireError(f"parameter {spec.name!r} is missing and no earlier version is held")
         else:

@@ -148,15 +148,14 @@ def _train_group(
     keys, place = _merged(known, drawn)
     wanted = dict(zip(TABLES, (known, keys), strict=True))
     start = {name: _compact(parameters[name], key % rows) for name, key in wanted.items()}
-    tables = {name: torch.tensor(values, device=settings.training.device) for name, values in start.items()}
+    tables = {name: values.to(settings.training.device, copy=True) for name, values in start.items()}
     negatives = np.split(place[position], np.cumsum([v.negatives.size for v in visits])[:-1])
     window = settings.objective.window
     for visit, ids in zip(visits, negatives, strict=True):
         tokens = _tokens(group, visit, local + 1, domain, settings)
         layout = lay_out(tokens, clients=group.count, block=group.block, window=window, padding_row=0)
         _run(tables, layout, ids.reshape(-1, settings.shared_negatives), visit.first_group, settings)
-    end = {name: table.cpu().numpy() for name, table in tables.items()}
-    delta = {name: np.subtract(end[name], start[name], out=end[name])[1:] for name in TABLES}
+    delta = {name: table.cpu().sub_(start[name])[1:] for name, table in tables.items()}
     return {name: _changed(key, delta[name], group.owners, rows) for name, key in wanted.items()}
 
 
@@ -187,11 +186,11 @@ def _merged(known: IntArray, drawn: IntArray) -> tuple[IntArray, IntArray]:
     return np.concatenate([known, drawn[new]]), place + 1
 
 
-def _compact(table: FloatArray, rows: IntArray) -> FloatArray:
+def _compact(table: FloatArray, rows: IntArray) -> torch.Tensor:
     """The rows wanted, behind a row of zeros that stands for padding."""
-    out = np.empty((len(rows) + 1, table.shape[1]), dtype=np.float32)
+    out = torch.empty((len(rows) + 1, table.shape[1]))
     out[0] = 0.0
-    np.take(table, rows, axis=0, out=out[1:])
+    torch.index_select(torch.from_numpy(table), 0, torch.from_numpy(rows), out=out[1:])
     return out
 
 
@@ -253,11 +252,12 @@ def _steps(layout: Layout, first_group: IntArray) -> Iterator[tuple[IntArray, In
         yield places.reshape(-1), (first[active, s, None] + within).reshape(-1)
 
 
-def _changed(keys: IntArray, delta: FloatArray, owners: IntArray, rows: int) -> tuple[IntArray, IntArray, FloatArray]:
+def _changed(keys: IntArray, delta: torch.Tensor, owners: IntArray, rows: int) -> tuple[IntArray, IntArray, FloatArray]:
     """(client, row, delta) of the rows that moved, ordered by client of the group, then row."""
-    moved = np.flatnonzero(delta.any(axis=1))
+    moved = np.flatnonzero(delta.abs().amax(dim=1).numpy())  # NaN counts as moved
     moved = moved[np.argsort(keys[moved])]
-    return owners[keys[moved] // rows], keys[moved] % rows, delta[moved]
+    values = delta.index_select(0, torch.from_numpy(moved)).numpy()
+    return owners[keys[moved] // rows], keys[moved] % rows, values
 
 
 def _row_batch(parts: Sequence[tuple[IntArray, IntArray, FloatArray]], count: int) -> RowBatch:

@@ -57,7 +57,7 @@ class _TableSum:
         full = self.full if self.full is not None else np.zeros(self.spec.shape)
         target = torch.from_numpy(full)
         for ids, values in self.parts:
-            target.index_add_(0, torch.from_numpy(ids), torch.from_numpy(values).double())
+            target.index_add_(0, torch.tensor(ids), torch.from_numpy(values.astype(np.float64)))
         self.parts.clear()
         return full
 

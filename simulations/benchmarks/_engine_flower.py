@@ -124,7 +124,7 @@ def module(path: str, dimensions: int) -> Any:
     """Centre and context tables."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # Ray runs as many of these processes as there are cores
     rows = loaded(path)["rows"]
     return torch.nn.ModuleDict({n: torch.nn.Embedding(rows, dimensions) for n in ("centre", "context")})
 

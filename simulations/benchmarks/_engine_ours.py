@@ -159,9 +159,6 @@ def scenario(job: EngineJob, clients: int) -> Scenario:
 
 def main(arguments: list[str]) -> int:
     """Measure the job given as JSON and print the result as JSON."""
-    import torch
-
-    torch.set_num_threads(1)
     print(json.dumps(measure(EngineJob(**json.loads(arguments[0])))))
     return 0
 

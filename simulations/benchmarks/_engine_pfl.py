@@ -24,7 +24,6 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     from pfl.hyperparam import NNTrainHyperParams
     from pfl.model.pytorch import PyTorchModel
 
-    torch.set_num_threads(1)
     with np.load(job["data"]) as data:
         rows = len(data["frequencies"])
         examples = [torch.from_numpy(data[n].astype(np.int64)) for n in ("centres", "contexts", "negatives")]

@@ -97,12 +97,10 @@ def _checked(command: Sequence[str], timeout_s: float, search: Sequence[str] = (
 
 
 def _environment(home: str, search: Sequence[str]) -> dict[str, str]:
-    """One thread a process for every side; Flower and Ray keep to ``home`` and call nobody."""
+    """Every side has all cores, whatever limit this process was given; Flower and Ray keep to ``home`` and call nobody."""
+    limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
+        **{name: value for name, value in os.environ.items() if name not in limits},
         "PYTHONPATH": os.pathsep.join(search),
         "FLWR_HOME": str(Path(home) / "flwr"),
         "FLWR_TELEMETRY_ENABLED": "0",

@@ -4,8 +4,8 @@ Every client has four sentences of 26 words; a step of SGD is one sentence, a pa
 steps a client on every side. The peers draw 5 negatives a pair (before the clock starts) and use dense
 ``torch.nn.Embedding`` tables; word2vec here draws rows that a sentence's pairs share, weighted as 5 a pair. The rates
 that have a bar are those of as many rows as the family draws by default; one more is reported for as many draws as the
-peers make. One thread a process on every side, the sides in turns, medians over the rounds after the first; start-up
-is not timed.
+peers make. Every side has all cores (Flower's Ray a process for each, the others torch's threads), the sides in turns,
+medians over the rounds after the first; start-up is not timed.
 """
 
 from __future__ import annotations
