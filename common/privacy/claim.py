@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from common.privacy.plan import PrivacyPlan
 
 FORMAT = 1
+WEAK_EPSILON = 10.0  # from here on the claim says in words how little it means
 OBSERVERS = ("coordinator", "other_clients", "public")
 _TEST_MODE = "test mode: noise and sampling come from a public seed and can be subtracted"
 _UNPROTECTED = {
@@ -212,7 +213,12 @@ def _sentence(plan: PrivacyPlan, value: float | None) -> str:
     return (
         f"For {whom}, {act} changes the probability of any outcome of all released rounds by a factor of at most "
         f"e^{shown}, but for a probability of {delta} (epsilon = {shown}, delta = {delta})."
-    )
+    ) + (_weakness(value, plan.delta) if value > WEAK_EPSILON else "")
+
+
+def _weakness(value: float, delta: float) -> str:
+    found = math.floor(1000 * accounting.tpr_bound(value, delta, 0.01)) / 10
+    return f" WEAK: an attack that errs on 1 % of the others may find {found:g} % of the units."
 
 
 def rounded_up(value: float) -> str:

@@ -46,6 +46,8 @@ def load_release(path: Path) -> Release:
     missing = sorted(names.REQUIRED - set(manifest["files"]))
     if missing:
         raise ReleaseError(f"the release lacks {', '.join(missing)}")
+    for name in (names.REPORT, names.CARD):  # people read these as they are
+        check_digest(folder, manifest, name)
     evaluation = checked_json(folder, manifest, names.EVALUATION)
     has_model = names.MODEL in manifest["files"]
     return Release(

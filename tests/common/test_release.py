@@ -264,6 +264,14 @@ def test_a_name_never_leaves_the_folder(name: str, copy: Path) -> None:
         load_release(copy)
 
 
+@pytest.mark.parametrize("name", ["report.html", "README.md"])
+def test_what_people_read_is_checked_when_a_release_is_opened(name: str, copy: Path) -> None:
+    page = (copy / name).read_bytes()
+    (copy / name).write_bytes(page[:-1] + bytes([page[-1] ^ 1]))
+    with pytest.raises(ReleaseError, match=f"{name} was altered"):
+        load_release(copy)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX links and pipes")
 def test_links_and_pipes_are_not_followed(copy: Path) -> None:
     report = copy / "report.html"

@@ -62,6 +62,15 @@ def test_mode_none_claims_nothing() -> None:
     assert all(entry["epsilon"] is None for entry in claim["observers"].values())
 
 
+def test_a_large_epsilon_is_called_weak() -> None:
+    weak, fair = claim_of(noise_multiplier=0.3), claim_of(noise_multiplier=5.1)
+    assert weak["observers"]["public"]["epsilon"] > 10 and "WEAK" in weak["sentence"] and "99.9 %" in weak["sentence"]
+    assert "WEAK" not in fair["sentence"]
+    assert problems(weak) == []
+    weak["sentence"] = weak["sentence"].split(" WEAK")[0]
+    assert any("sentence" in problem for problem in problems(weak))
+
+
 def test_the_sentence_never_rounds_down() -> None:
     for sigma in (1.7, 2.3, 5.1):
         claim = claim_of(noise_multiplier=sigma)
