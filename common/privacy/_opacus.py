@@ -1,9 +1,8 @@
 """Per-unit gradients of a torch module: through Opacus for dense layers, through looked-up rows for tables.
 
 A table's gradient has one non-zero row a lookup, so Opacus' (B, V, D) gradient sample is nearly all zeros. Here each
-``nn.Embedding`` returns its looked-up rows as autograd leaves: one backward pass leaves the gradient of every single
-lookup, and lookups of one row by one unit are summed before any norm is taken. Everything else (and every module that
-is not a plain ``nn.Embedding``) goes through Opacus' gradient hooks.
+``nn.Embedding`` becomes a ``PrivateTable``; everything else (and every module that is not a plain ``nn.Embedding``)
+goes through Opacus' gradient hooks.
 
 Opacus' own optimizer is not used: it draws noise from torch's global generator, divides by the number of accumulated
 micro-batches, and lets one NaN gradient spoil the sum.
@@ -15,7 +14,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleModule
@@ -25,6 +23,15 @@ from torch import nn
 
 from common.compact import holds_rows
 from common.errors import PrivacyConfigError
+from common.privacy.table_gradients import (
+    RowSums,
+    clip_factors,
+    row_sums,
+    squared_norms,
+    table_gradients,
+    weighted_sum,
+)
+from common.privacy.tables import PrivateTable
 
 Batch = Mapping[str, torch.Tensor]
 Loss = Callable[[nn.Module, Batch], torch.Tensor]
@@ -68,25 +75,18 @@ def _embedding_faults(layer: nn.Module) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class _Lookup:
-    rows: torch.Tensor  # (B, ...) int64
-    values: torch.Tensor  # (B, ..., D), an autograd leaf
+class ClippedSums:
+    """Sums over units of clipped gradients: of the rows touched, and of whole dense parameters (float64)."""
 
-
-@dataclass(frozen=True)
-class _Entries:
-    """Gradient entries of one parameter: entry j belongs to unit ``owners[j]`` and is added at ``places[j]``."""
-
-    owners: torch.Tensor
-    places: torch.Tensor
-    values: torch.Tensor
+    rows: Mapping[str, RowSums]
+    dense: Mapping[str, torch.Tensor]
 
 
 class UnitGradients:
-    """Clipped sums of the per-unit gradients of one module.
+    """Clipped sums of the per-unit gradients of one module, whose embedding layers become private tables.
 
-    ``module`` stays usable as before; its parameters may be changed between calls. ``gather=False`` sends the tables
-    through Opacus as well: slower by the share of rows a unit does not touch, and equal up to rounding.
+    ``gather=False`` leaves the tables to Opacus: slower by the share of rows a unit does not touch, and equal up to
+    rounding.
     """
 
     def __init__(self, module: nn.Module, *, gather: bool = True, max_gradient_bytes: int = MAX_GRADIENT_BYTES) -> None:
@@ -94,48 +94,64 @@ class UnitGradients:
         check_module(module)
         self.module = module
         self.max_gradient_bytes = max_gradient_bytes
-        self._lookups: dict[str, list[_Lookup]] = {}
-        gathered = _gatherable(module) if gather else {}
-        for layer in gathered.values():
-            layer.weight.requires_grad_(False)  # Opacus leaves frozen layers alone
+        self.tables: dict[str, PrivateTable] = {}
+        for name, layer in (_gatherable(module) if gather else {}).items():
+            parent, _, child = name.rpartition(".")
+            table = PrivateTable.like(layer)
+            table.reader = _reader(table)
+            setattr(module.get_submodule(parent), child, table)
+            self.tables[f"{name}.weight"] = table
         self._hooks = GradSampleHooks(module, loss_reduction="sum", strict=True)
-        for name, layer in gathered.items():
-            layer.weight.requires_grad_(True)  # a use outside the layer must show up as a gradient
-            self._lookups[f"{name}.weight".lstrip(".")] = []
-            layer.register_forward_hook(self._capture(f"{name}.weight".lstrip(".")))
-
-    def _capture(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
-        def hook(_layer: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-            leaf = output.detach().requires_grad_(True)
-            self._lookups[name].append(_Lookup(inputs[0], leaf))
-            return leaf
-
-        return hook
+        for table in self.tables.values():
+            table.weight.requires_grad_(True)  # a use outside the layer must show up as a gradient
 
     def clipped_sum(self, loss: Loss, batch: Batch, l2_clip_norm: float) -> dict[str, torch.Tensor]:
-        """Sum over units of the gradient scaled by ``min(1, l2_clip_norm / norm)``; float64, shapes of the parameters.
+        """As ``clipped``, every parameter in its full shape."""
+        parts = list(self.clipped(loss, batch, l2_clip_norm))
+        total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in self.module.named_parameters()}
+        for part in parts:
+            for name, sums in part.rows.items():
+                total[name].index_add_(0, sums.rows, sums.dense())
+            for name, value in part.dense.items():
+                total[name] += value
+        return total
+
+    def clipped(self, loss: Loss, batch: Batch, l2_clip_norm: float) -> Iterator[ClippedSums]:
+        """Sums over units of the gradient scaled by ``min(1, l2_clip_norm / norm)``, piece by piece of the batch.
 
         The norm is joint over all parameters, with repeated rows summed first (Abadi et al. 2016, Algorithm 1). A unit
-        with a non-finite gradient contributes zero. The batch is worked through in pieces that fit in memory; the
-        result is that of the whole batch.
+        with a non-finite gradient contributes zero. Pieces fit in memory; their sum is that of the whole batch.
 
         Raises:
             PrivacyConfigError: the loss is not one number a unit, or a parameter escapes the per-unit gradient.
         """
-        total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in self.module.named_parameters()}
         count = _batch_size(batch)
         step = self._piece(batch, count)
         for start in range(0, count, step):
             piece = {key: tensor[start : start + step] for key, tensor in batch.items()}
             size = min(step, count - start)
             self._backward(loss, piece, size)
-            _add_clipped(total, dict(self._entries(size)), units=size, l2_clip_norm=l2_clip_norm)
-        return total
+            found = self._clipped_piece(size, l2_clip_norm)
+            # The gradients of a piece are let go before the next one's are computed.
+            yield found if size == count else ClippedSums({n: s.held() for n, s in found.rows.items()}, found.dense)
+
+    def _clipped_piece(self, size: int, l2_clip_norm: float) -> ClippedSums:
+        found = {name: table_gradients(table.lookups, None, size) for name, table in self.tables.items()}
+        dense = dict(self._dense(size))
+        squares = torch.zeros(size, dtype=torch.float64, device=next(self.module.parameters()).device)
+        for gradients in found.values():
+            squares += 0.0 if gradients is None else squared_norms(gradients, size)
+        for sample in dense.values():
+            squares += torch.linalg.vector_norm(sample, dim=1, dtype=torch.float64).square()
+        factors = clip_factors(squares, l2_clip_norm)
+        rows = {name: row_sums(g, factors) for name, g in found.items() if g is not None}
+        shapes = {name: p.shape for name, p in self.module.named_parameters()}
+        return ClippedSums(rows, {n: weighted_sum(g, factors).reshape(shapes[n]) for n, g in dense.items()})
 
     def _piece(self, batch: Batch, count: int) -> int:
         named = dict(self.module.named_parameters())
-        floats = sum(p.numel() for name, p in named.items() if name not in self._lookups)
-        width = max((named[name].shape[1] for name in self._lookups), default=0)
+        floats = sum(p.numel() for name, p in named.items() if name not in self.tables)
+        width = max((named[name].shape[1] for name in self.tables), default=0)
         floats += width * sum(math.prod(tensor.shape[1:]) for key, tensor in batch.items() if holds_rows(key))
         return max(1, min(count, self.max_gradient_bytes // (4 * max(1, floats))))
 
@@ -152,8 +168,8 @@ class UnitGradients:
             losses.sum().backward()  # type: ignore[no-untyped-call]
 
     def _clear(self) -> None:
-        for found in self._lookups.values():
-            found.clear()
+        for table in self.tables.values():
+            table.lookups.clear()
         for parameter in self.module.parameters():
             parameter.grad = None
             parameter.grad_sample = None  # type: ignore[attr-defined]
@@ -161,14 +177,17 @@ class UnitGradients:
             if hasattr(layer, "activations"):
                 del layer.activations  # a call that did not reach the loss would be paired with the next backward pass
 
-    def _entries(self, size: int) -> Iterator[tuple[str, _Entries]]:
+    def _dense(self, size: int) -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in self.module.named_parameters():
-            if name in self._lookups:
+            if name in self.tables:
                 if parameter.grad is not None:
                     raise PrivacyConfigError(f"{name} is used outside its embedding layer")
-                yield name, _table_entries(self._lookups[name], parameter, size)
             elif parameter.grad is not None:
-                yield name, _dense_entries(name, parameter, size)
+                yield name, _dense_gradients(name, parameter, size)
+
+
+def _reader(table: PrivateTable) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda rows: table.weight.detach().index_select(0, rows)
 
 
 def _gatherable(module: nn.Module) -> dict[str, nn.Embedding]:
@@ -190,48 +209,12 @@ def _batch_size(batch: Batch) -> int:
     return sizes.pop()
 
 
-def _table_entries(lookups: list[_Lookup], weight: torch.Tensor, size: int) -> _Entries:
-    rows, dimensions = weight.shape
-    keys, values = [torch.zeros(0, dtype=torch.int64, device=weight.device)], [weight.new_zeros((0, dimensions))]
-    for lookup in lookups:
-        if lookup.values.grad is None:
-            continue
-        if len(lookup.rows) != size:
-            raise PrivacyConfigError("the first axis of a lookup does not count the units: keep it apart from the rest")
-        each = math.prod(lookup.rows.shape[1:])
-        owners = torch.arange(size, device=weight.device).repeat_interleave(each)
-        keys.append(owners * rows + lookup.rows.reshape(-1))
-        values.append(lookup.values.grad.reshape(-1, dimensions))
-    unique, inverse = torch.unique(torch.cat(keys), return_inverse=True)
-    summed = weight.new_zeros((len(unique), dimensions)).index_add_(0, inverse, torch.cat(values))
-    return _Entries(owners=unique // rows, places=unique % rows, values=summed)
-
-
-def _dense_entries(name: str, parameter: torch.Tensor, size: int) -> _Entries:
+def _dense_gradients(name: str, parameter: torch.Tensor, size: int) -> torch.Tensor:
+    """Gradient of each unit, shape (units, numel)."""
     sample = getattr(parameter, "grad_sample", None)
     if not isinstance(sample, torch.Tensor) or len(sample) != size:
         raise PrivacyConfigError(
             f"{name} has a gradient but not one gradient a unit: it is used outside its layer, or the layer's input "
             "has another first axis than the units"
         )
-    owners = torch.arange(size, device=sample.device)
-    return _Entries(owners=owners, places=torch.zeros_like(owners), values=sample.reshape(size, -1))
-
-
-def _add_clipped(
-    total: dict[str, torch.Tensor], entries: Mapping[str, _Entries], *, units: int, l2_clip_norm: float
-) -> None:
-    """Add each unit's entries, scaled to a joint norm of at most ``l2_clip_norm``, to ``total``."""
-    if not entries:
-        return
-    device = next(iter(total.values())).device
-    squares = torch.zeros(units, dtype=torch.float64, device=device)
-    for found in entries.values():
-        squares.index_add_(0, found.owners, found.values.double().square().sum(dim=1))
-    finite = torch.isfinite(squares)
-    factors = (l2_clip_norm / squares.sqrt().clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1.0)
-    for name, found in entries.items():
-        keep = finite[found.owners]
-        scaled = found.values[keep].double() * factors[found.owners[keep]][:, None]
-        target = total[name].view(-1, scaled.shape[1])
-        target.index_add_(0, found.places[keep], scaled)
+    return sample.reshape(size, -1)

@@ -9,10 +9,9 @@ i outside R has a zero gradient in every step and is never read, so its update i
 
     theta_T[i] - theta_0[i] = -lr / B * sum_t z_t[i]  ~  N(0, T (lr / B)^2 s^2),
 
-which is one draw. So all samples and batches are drawn first, rows in R get a fresh z_t[i] at every step, and all
-other rows get that one draw: the update has exactly the distribution of DP-SGD on the full table (LazyDP, Lim et al.
-2024, makes the same step). This needs plain SGD: with momentum, Adam or weight decay a row's update is no longer a sum
-of independent noise, so none of them is offered here; they belong on the server.
+which is one draw. So all samples and batches are drawn first, rows in R are noised lazily (``common.privacy.lazy``),
+and all other rows get that one draw: the update has exactly the distribution of DP-SGD on the full table. This needs
+plain SGD: momentum, Adam and weight decay are not offered here; they belong on the server.
 
 B is the configured batch size, never a realised one and never ``int(n * rate)``: with those the noise floor of
 untouched rows would tell n from n - 1.
@@ -21,7 +20,7 @@ untouched rows would tell n from n - 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,7 +37,8 @@ from common.update import Parameters, ParameterSpec, RowBatch, UpdateBatch
 if TYPE_CHECKING:
     import torch
 
-    from common.privacy._opacus import UnitGradients
+    from common.privacy._opacus import ClippedSums, UnitGradients
+    from common.privacy.lazy import LazyTable
     from common.privacy.plan import PrivacyPlan
     from common.privacy.rng import NoiseSource
 
@@ -187,17 +187,10 @@ def _engine(family: ModuleFamily, options: Any, kept: IntArray, compact: Paramet
     if held != {name: array.shape for name, array in compact.items()}:
         raise ConfigError("the module's parameters differ in name or shape from the family's specs")
     module.to(torch.device(device))
-    engine = UnitGradients(module)
-    _load(engine, compact)
-    return engine
-
-
-def _load(engine: UnitGradients, values: Mapping[str, NDArray[Any]]) -> None:
-    import torch
-
     with torch.no_grad():
-        for name, parameter in engine.module.named_parameters():
-            parameter.copy_(torch.from_numpy(np.ascontiguousarray(values[name])))
+        for name, parameter in module.named_parameters():
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(compact[name])))
+    return UnitGradients(module)
 
 
 # exception: one more than the rule, because plan, training and source travel together everywhere in this file.
@@ -214,20 +207,46 @@ def _steps(
     """Take the local steps; return local minus initial values of the compact parameters in float64."""
     import torch
 
-    named = dict(engine.module.named_parameters())
-    start = {name: p.detach().double() for name, p in named.items()}
-    delta = {name: torch.zeros_like(p) for name, p in start.items()}
+    from common.privacy.lazy import LazyTable
+    from common.privacy.table_gradients import merged_sums
+
+    scale, stddev = training.lr / training.batch_size, plan.noise_stddev
+    start = {name: p.detach().clone() for name, p in engine.module.named_parameters()}
+    delta = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in start.items()}
+    lazy = {name: LazyTable(delta[name], source=source.derive("noise", name)) for name in engine.tables}
+    for name, table in engine.tables.items():
+        table.reader = _moved_rows(start[name], lazy[name])
     for step, batch in enumerate(batches):
-        noise = {name: _noise(source.derive("noise", step, name), p, plan.noise_stddev) for name, p in named.items()}
-        if batch is not None:
-            moved = {key: tensor.to(training.device) for key, tensor in renumbered(batch, kept).items()}
-            for name, clipped in engine.clipped_sum(family.loss, moved, plan.l2_clip_norm).items():
-                noise[name] += clipped
-        with torch.no_grad():
-            for name, parameter in named.items():
-                delta[name] -= training.lr / training.batch_size * noise[name]
-                parameter.copy_(start[name] + delta[name])
+        sums = [] if batch is None else _clipped(family, engine, batch, kept, plan=plan, training=training)
+        for name, rows in lazy.items():
+            parts = [part.rows[name] for part in sums if name in part.rows]
+            rows.step(merged_sums(parts), scale=scale, stddev=stddev)
+        for name, parameter in engine.module.named_parameters():
+            if name not in lazy:
+                noise = _noise(source.derive("noise", step, name), parameter, stddev)
+                delta[name] -= scale * (noise + sum(part.dense[name] for part in sums if name in part.dense))
+                parameter.data.copy_(start[name] + delta[name])
+    for rows in lazy.values():
+        rows.flush()
     return {name: tensor.cpu().numpy() for name, tensor in delta.items()}
+
+
+def _moved_rows(start: torch.Tensor, moved: LazyTable) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Current values of rows: where they began, and what was added since, settled noise included."""
+    return lambda rows: (start.index_select(0, rows) + moved.read(rows)).float()
+
+
+def _clipped(
+    family: ModuleFamily,
+    engine: UnitGradients,
+    batch: Batch,
+    kept: IntArray,
+    *,
+    plan: PrivacyPlan,
+    training: LocalTraining,
+) -> list[ClippedSums]:
+    moved = {key: tensor.to(training.device) for key, tensor in renumbered(batch, kept).items()}
+    return list(engine.clipped(family.loss, moved, plan.l2_clip_norm))
 
 
 def _noise(source: NoiseSource, like: torch.Tensor, stddev: float) -> torch.Tensor:

@@ -154,7 +154,7 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
         private_optimizer.attach_step_hook(self.accountant.get_optimizer_hook_fn(sample_rate=unit_rate))
         return private, private_optimizer, _loader(data_loader, sampler)
 
-    def _prepare_optimizer(  # type: ignore[override]
+    def _prepare_optimizer(  # type: ignore[override]  # exception: Opacus' keywords, and what tables need
         self,
         *,
         optimizer: torch.optim.Optimizer,
@@ -192,7 +192,7 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
             padding_row=table.padding_row,
         )
 
-    def _sampler(
+    def _sampler(  # exception: the settings of one sampler belong together
         self,
         loader: DataLoader[Any],
         unit_of_example: IntArray | None,

@@ -44,7 +44,7 @@ class LazyTable:
     were touched, so it is as secret as the data: it is never saved, sent or logged.
 
     Args:
-        weight: (V, D), float32; changed in place.
+        weight: (V, D), float32 or float64; changed in place.
         source: secret randomness of this table.
         padding_row: a row that gets no noise.
     """
@@ -77,7 +77,7 @@ class LazyTable:
         if len(late) == len(stddev):
             values.add_(self._normal(len(stddev)).mul_(stddev[:, None]))
         elif len(late):
-            values.index_add_(0, late, self._normal(len(late)).mul_(stddev[late, None]).float())
+            values.index_add_(0, late, self._normal(len(late)).mul_(stddev[late, None]).to(values.dtype))
 
     def step(self, sums: RowSums | None, *, scale: float, stddev: float) -> None:
         """Take one step: ``- scale * (S + z)`` on every row, ``z ~ N(0, stddev^2)``; untouched rows are owed theirs.
@@ -92,7 +92,7 @@ class LazyTable:
         values = self._values_of(sums.rows)
         for positions, block in sums.blocks():
             z = self._normal(len(block))
-            values[positions].add_(block.add_(z, alpha=stddev).float(), alpha=-scale)
+            values[positions].add_(block.add_(z, alpha=stddev).to(values.dtype), alpha=-scale)
         self._weight.index_copy_(0, sums.rows, values)
         self._paid.index_fill_(0, sums.rows, self._owed)
 

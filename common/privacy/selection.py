@@ -85,7 +85,7 @@ class SelectedTable:
         padding_row: a row that is never selected.
     """
 
-    def __init__(  # the settings of one selection belong together
+    def __init__(  # exception: the settings of one selection belong together
         self,
         weight: torch.Tensor,
         *,

@@ -23,6 +23,7 @@ from common.privacy.tables import Lookup
 
 BLOCK_ENTRIES = 512  # entries, and rows, whose float64 copies stay in the core's own cache
 BLOCK_ROWS = 512
+COLUMNS_AT_ONCE = 65_536  # bounds the float64 copies of dense gradients
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ def squared_norms(found: TableGradients, units: int) -> torch.Tensor:
     Never below the exact value; infinite or NaN where a gradient is not finite.
     """
     squares = torch.linalg.vecdot(found.gradients, found.gradients).double()
+    if not bool(torch.isfinite(squares).all()):  # squares of finite numbers may overflow in float32
+        squares = found.gradients.double().square().sum(dim=1)
     single = squares[found.source].mul_(found.weights.square())
     same = (found.place[1:] == found.place[:-1]) & (found.units[1:] == found.units[:-1])
     if bool(same.any()):
@@ -182,11 +185,13 @@ class RowSums:
     blocks: Callable[[], Iterator[tuple[slice, torch.Tensor]]]
     only: Callable[[torch.Tensor], RowSums]
 
-    def dense(self, dimension: int) -> torch.Tensor:
-        """All sums, shape (R, D), float64."""
-        parts = [sums for _, sums in self.blocks()]
-        empty = torch.zeros((0, dimension), dtype=torch.float64, device=self.rows.device)
-        return torch.cat([empty, *parts])
+    def dense(self) -> torch.Tensor:
+        """All sums, shape (R, D), float64; at least one row is touched."""
+        return torch.cat([sums for _, sums in self.blocks()])
+
+    def held(self) -> RowSums:
+        """The same, computed now: whatever it was computed from may be forgotten."""
+        return _given_sums(self.rows, self.votes, self.dense())
 
 
 def row_sums(found: TableGradients, factors: torch.Tensor, votes: torch.Tensor | None = None) -> RowSums:
@@ -219,13 +224,14 @@ def _restricted(found: TableGradients, kept: torch.Tensor) -> TableGradients:
     )
 
 
-def merged_sums(parts: Sequence[RowSums], dimension: int) -> RowSums:
-    """The sum of several: the pieces of one logical batch."""
-    if len(parts) == 1:
-        return parts[0]
+def merged_sums(parts: Sequence[RowSums]) -> RowSums | None:
+    """The sum of several: the pieces of one logical batch; ``None`` of none."""
+    if len(parts) <= 1:
+        return parts[0] if parts else None
     rows, place = torch.unique(torch.cat([part.rows for part in parts]), return_inverse=True)
-    sums = torch.zeros((len(rows), dimension), dtype=torch.float64, device=rows.device)
-    sums.index_add_(0, place, torch.cat([part.dense(dimension) for part in parts]))
+    values = torch.cat([part.dense() for part in parts])
+    sums = torch.zeros((len(rows), values.shape[1]), dtype=torch.float64, device=rows.device)
+    sums.index_add_(0, place, values)
     votes = None
     if parts[0].votes is not None:
         votes = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
@@ -269,3 +275,13 @@ def _sum_blocks(found: TableGradients, factors: torch.Tensor) -> Iterator[tuple[
             per_sample_weights=weights[begin:end],
         )
         yield rows, sums
+
+
+def weighted_sum(gradient: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """``sum_u factors[u] gradient[u]``, float64; a factor of zero silences NaN too."""
+    kept = torch.nonzero(factors).reshape(-1)
+    total = torch.zeros(gradient.shape[1], dtype=torch.float64, device=gradient.device)
+    for start in range(0, gradient.shape[1], COLUMNS_AT_ONCE):
+        columns = slice(start, start + COLUMNS_AT_ONCE)
+        total[columns] = factors[kept] @ gradient[kept, columns].double()
+    return total

@@ -28,12 +28,11 @@ from common.privacy.table_gradients import (
     row_sums,
     squared_norms,
     table_gradients,
+    weighted_sum,
 )
 from common.privacy.tables import PrivateTable
 from common.privacy.unit_clipping import UnitClip
 from common.privacy.unit_sampling import Piece
-
-COLUMNS_AT_ONCE = 65_536  # bounds the float64 copies of dense gradients
 
 
 class RowNoise(Protocol):
@@ -82,7 +81,7 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
         source: secret randomness of dense noise and counts.
     """
 
-    def __init__(  # what Opacus' own optimizers take, and what the tables need
+    def __init__(  # exception: what Opacus' own optimizers take, and what the tables need
         self,
         optimizer: Optimizer,
         *,
@@ -163,9 +162,10 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
         factors = self.clip.factors(squares)
         votes = None if self._noise.vote_norm is None else self._votes(found, units, self._noise.vote_norm)
         for name, gradients in found.items():
-            self._sums[name].append(row_sums(gradients, factors[name], votes))
+            sums = row_sums(gradients, factors[name], votes)
+            self._sums[name].append(sums.held() if self._check_skip_next_step(pop_next=False) else sums)
         for (name, gradient), parameter in zip(dense.items(), self.params, strict=True):
-            total = _weighted_sum(gradient, factors[name]).view_as(parameter)
+            total = weighted_sum(gradient, factors[name]).view_as(parameter)
             parameter.summed_grad = total if parameter.summed_grad is None else parameter.summed_grad + total
 
     def _votes(self, found: Mapping[str, TableGradients], units: int, vote_norm: float) -> torch.Tensor:
@@ -208,10 +208,9 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
 
     def _step_tables(self, stddev: float) -> None:
         for name, work in self.tables.items():
-            parts = self._sums[name]
-            sums = merged_sums(parts, work.table.weight.shape[1]) if parts else None
-            work.rows.step(sums, scale=self._lr() / self._divisor, stddev=stddev)
-            parts.clear()
+            stepped = merged_sums(self._sums[name])
+            work.rows.step(stepped, scale=self._lr() / self._divisor, stddev=stddev)
+            self._sums[name].clear()
 
     def _lr(self) -> float:
         rates = {float(group["lr"]) for group in self.param_groups}
@@ -232,13 +231,3 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
         """Pay every row the noise that it is owed: to be called before tables leave, in whatever form."""
         for work in self.tables.values():
             work.rows.flush()
-
-
-def _weighted_sum(gradient: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """``sum_u factors[u] gradient[u]``, float64; a factor of zero silences NaN too."""
-    kept = torch.nonzero(factors).reshape(-1)
-    total = torch.zeros(gradient.shape[1], dtype=torch.float64, device=gradient.device)
-    for start in range(0, gradient.shape[1], COLUMNS_AT_ONCE):
-        columns = slice(start, start + COLUMNS_AT_ONCE)
-        total[columns] = factors[kept] @ gradient[kept, columns].double()
-    return total

@@ -52,7 +52,7 @@ class UnitSampler(Sampler[list[int]]):
         DataError: a unit larger than ``max_piece`` that ``max_examples`` does not bound.
     """
 
-    def __init__(  # the settings of one sampler belong together
+    def __init__(  # exception: the settings of one sampler belong together
         self,
         unit_of_example: IntArray,
         *,
