@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from common.config import read_scenario as read_scenario
     from common.errors import FedembedError as FedembedError
     from common.evaluation.score import Score as Score
+    from common.privacy.engine import PrivacyEngine as PrivacyEngine
     from common.privacy.plan import PrivacyPlan as PrivacyPlan
+    from common.privacy.tables import PrivateTable as PrivateTable
     from common.release import Release as Release
     from common.release import load_release as load_release
     from common.release import verify as verify
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "EmbeddingTable": "common.table",
     "FedembedError": "common.errors",
+    "PrivacyEngine": "common.privacy.engine",
     "PrivacyPlan": "common.privacy.plan",
+    "PrivateTable": "common.privacy.tables",
     "Release": "common.release",
     "RowDomain": "common.table",
     "Scenario": "common.config",

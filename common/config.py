@@ -89,6 +89,8 @@ class PrivacyConfig(Section):
     l2_clip_norm: float | None = Field(None, description="L2 bound of one unit's contribution; families may fix it")
     mechanism: str = Field("gaussian", description="one of `fedembed list mechanisms`")
     test_mode: bool = Field(False, description="noise and sampling from --seed: reproducible, and NOT private")
+    selection_ratio: float = Field(5.0, gt=1, le=1e6, description="rows = selected: vote noise / noise_multiplier")
+    selection_threshold: float = Field(4.0, ge=-8, le=38, description="rows = selected: in stddevs of the vote noise")
 
     @model_validator(mode="after")
     def _consistent(self) -> PrivacyConfig:
@@ -119,7 +121,7 @@ class FederationConfig(Section):
     rounds: int = Field(2, ge=1)
     sampling: Literal["full", "poisson"] = "full"
     rate: float = Field(1.0, gt=0, le=1, description="chance that a client takes part in a round (poisson)")
-    rows: Literal["dense"] = "dense"
+    rows: Literal["dense", "selected"] = Field("dense", description="noise all rows, or update privately selected ones")
     secure_aggregation: Literal["none"] = "none"
     dropout: float = Field(0.0, ge=0, lt=1, description="simulated share of clients that vanish in a round")
     stragglers: float = Field(0.0, ge=0, lt=1, description="simulated share of clients that answer too late")

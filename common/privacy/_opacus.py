@@ -23,6 +23,7 @@ from torch import nn
 
 from common.compact import holds_rows
 from common.errors import PrivacyConfigError
+from common.privacy.selection import unit_votes
 from common.privacy.table_gradients import (
     RowSums,
     clip_factors,
@@ -85,15 +86,23 @@ class ClippedSums:
 class UnitGradients:
     """Clipped sums of the per-unit gradients of one module, whose embedding layers become private tables.
 
-    ``gather=False`` leaves the tables to Opacus: slower by the share of rows a unit does not touch, and equal up to
-    rounding.
+    With ``votes``, sums of rows carry the units' votes for them, of norm 1 a unit. ``gather=False`` leaves the tables
+    to Opacus: slower by the share of rows a unit does not touch, and equal up to rounding.
     """
 
-    def __init__(self, module: nn.Module, *, gather: bool = True, max_gradient_bytes: int = MAX_GRADIENT_BYTES) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        gather: bool = True,
+        votes: bool = False,
+        max_gradient_bytes: int = MAX_GRADIENT_BYTES,
+    ) -> None:
         module.train()
         check_module(module)
         self.module = module
         self.max_gradient_bytes = max_gradient_bytes
+        self._votes = votes
         self.tables: dict[str, PrivateTable] = {}
         for name, layer in (_gatherable(module) if gather else {}).items():
             parent, _, child = name.rpartition(".")
@@ -144,7 +153,9 @@ class UnitGradients:
         for sample in dense.values():
             squares += torch.linalg.vector_norm(sample, dim=1, dtype=torch.float64).square()
         factors = clip_factors(squares, l2_clip_norm)
-        rows = {name: row_sums(g, factors) for name, g in found.items() if g is not None}
+        used = {name: g for name, g in found.items() if g is not None}
+        votes = unit_votes(used.values(), size, 1.0) if self._votes else None
+        rows = {name: row_sums(g, factors, votes) for name, g in used.items()}
         shapes = {name: p.shape for name, p in self.module.named_parameters()}
         return ClippedSums(rows, {n: weighted_sum(g, factors).reshape(shapes[n]) for n, g in dense.items()})
 

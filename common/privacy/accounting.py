@@ -1,22 +1,22 @@
-"""What events cost: dp_accounting's privacy loss distributions first, Opacus' PRV accountant as the second opinion.
+"""What events cost: dp_accounting's privacy loss distributions first, another accountant as the second opinion.
 
-Events are ``dp_accounting.DpEvent`` objects of a closed set: NoOp, NonPrivate, Gaussian, Poisson-sampled Gaussian, and
-compositions of these. The central-limit ("GDP") accountant is not offered: it is an approximation that reports too
-small an epsilon (1.618 instead of 1.828 for rate .01, sigma 1, 1000 steps, delta 1e-5).
+Events are ``dp_accounting.DpEvent`` objects of a closed set: NoOp, NonPrivate, Gaussian, Poisson-sampled Gaussian,
+truncated Poisson, mixtures of Gaussians, integer noise (``integer_events``), and compositions of these. The
+central-limit ("GDP") accountant is not offered: it is an approximation that reports too small an epsilon (1.618 instead
+of 1.828 for rate .01, sigma 1, 1000 steps, delta 1e-5).
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import warnings
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common.errors import PrivacyConfigError
-from common.privacy.events import event_from_json, event_to_json
+from common.privacy.events import event_from_json, event_to_json, examples_event, truncated_poisson_event
+from common.privacy.groups import Groups, grouped, is_gaussian, split
+from common.privacy.pld import close_epsilon, fine_epsilon, middle_epsilon, rough_epsilon
+from common.privacy.second import SecondOpinion, second_epsilon
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -26,46 +26,105 @@ __all__ = [
     "calibrate",
     "check_delta",
     "check_delta_range",
+    "combined_noise_multiplier",
     "epsilon",
     "event_from_json",
     "event_to_json",
+    "examples_event",
+    "first_accountant",
     "grouped",
     "second_opinion",
     "tpr_bound",
+    "truncated_poisson_event",
 ]
 
 MIN_DELTA = 1e-12  # below it the truncated tails of the accountants are no longer small beside delta
-_COARSE_GRID = 1e-2
-_PRV_MOST = 600.0
 _SIGMA_RANGE = (1e-3, 1e9)
-
-# (sampling rate, noise multiplier) -> how often; rate 1 is one pooled Gaussian. Hashable, so results can be cached.
-Groups = tuple[tuple[tuple[float, float], int], ...]
-
-
-@dataclass(frozen=True)
-class SecondOpinion:
-    """Epsilon by Opacus' PRV accountant with the error bounds that it states."""
-
-    lower: float
-    estimate: float
-    upper: float
+_SLACK = 2e-3  # a calibrated noise costs at least this share less than 1 of its target
+_NUMERICAL = 1e-5  # more than rounding errors can add to an epsilon
 
 
 def epsilon(event: DpEvent, delta: float) -> float:
-    """Epsilon of ``event`` at ``delta`` by dp_accounting's PLD accountant; ``inf`` where nothing protects.
+    """Epsilon of ``event`` at ``delta``: an upper bound; ``inf`` where nothing protects.
 
-    Adjacency is add/remove of one unit. The result is an upper bound; its grid is 1e-4 up to epsilon 20 and grows with
-    larger ones, where the absolute error is still below a thousandth of the value.
+    By dp_accounting's privacy loss distributions, on a grid of 1e-4 up to epsilon 20 that grows with larger ones, where
+    the absolute error is still below a thousandth of the value; integer noise by its Renyi divergence. Where both
+    occur the bounds add up at half of delta each, unless all the rest is unsampled Gaussian and has a Renyi
+    divergence too. Adjacency is add/remove of one unit; zero-out costs the same.
 
     Raises:
         PrivacyConfigError: delta is out of range or the event is not of the closed set.
-
-    Source: Koskela et al. 2020; Doroshenko et al. 2022 (connect-the-dots).
     """
     check_delta_range(delta)
     groups = grouped(event)
-    return math.inf if groups is None else _fine_epsilon(groups, delta)
+    return math.inf if groups is None else _bound(groups, delta, fine_epsilon)
+
+
+def _bound(groups: Groups, delta: float, measure: Callable[[Groups, float], float]) -> float:
+    """``measure`` for what has a privacy loss distribution, the Renyi bound for integer noise, both where both occur.
+
+    Source of the sum: basic composition (Dwork and Roth 2014, theorem 3.16), which holds for adaptive choices too.
+    """
+    continuous, integer = split(groups)
+    if not integer:
+        return measure(continuous, delta)
+    if not continuous:
+        return _renyi_epsilon(groups, delta)
+    apart = measure(continuous, delta / 2) + _renyi_epsilon(integer, delta / 2)
+    if all(is_gaussian(key) and key[0] == 1.0 for key, _ in continuous):
+        return min(apart, _renyi_epsilon(groups, delta))
+    return apart
+
+
+def _renyi_epsilon(groups: Groups, delta: float) -> float:
+    """Epsilon of integer noise and unsampled Gaussians by the sum of their Renyi divergences.
+
+    Source: Mironov 2017 (arXiv 1702.07476), propositions 1 and 7; the conversion is proposition 12 of Canonne, Kamath
+    and Steinke 2020, by dp_accounting.
+    """
+    import numpy as np
+    from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
+
+    from common.privacy.integer_events import ORDERS
+
+    total = np.zeros_like(ORDERS)
+    for key, count in groups:
+        total += count * (ORDERS / (2 * key[1] ** 2) if is_gaussian(key) else key.renyi())
+    return float(compute_epsilon(ORDERS, total, delta)[0])
+
+
+def first_accountant(event: DpEvent) -> str:
+    """Which accountant ``epsilon`` uses: ``PLD``, ``RDP`` (integer noise alone), or ``PLD + RDP``."""
+    continuous, integer = split(grouped(event) or ())
+    return "PLD" if not integer else "PLD + RDP" if continuous else "RDP"
+
+
+def second_opinion(event: DpEvent, delta: float) -> SecondOpinion:
+    """Epsilon of ``event`` by another accountant, with its name and its own error; or none, and the reason.
+
+    Raises:
+        PrivacyConfigError: as ``epsilon``.
+    """
+    check_delta_range(delta)
+    return second_epsilon(grouped(event), delta)
+
+
+def combined_noise_multiplier(*noise_multipliers: float) -> float:
+    """The noise multiplier of several Gaussians on ONE sample: ``(sum of sigma_i^-2)^(-1/2)``.
+
+    Scaled to unit noise, outputs with sensitivities 1 / sigma_i side by side are one Gaussian mechanism whose L2
+    sensitivity is the root of the sum of their squares. Under sampling the joint output must be accounted so: the same
+    units enter all parts, and accounting each part as a sampled event of its own gives too small an epsilon.
+
+    Raises:
+        PrivacyConfigError: none is given, or one is not positive and finite.
+
+    Source: Dong, Roth and Su 2022 (arXiv 1905.02383), corollary 3.3; used by Ghazi et al. 2023 (arXiv 2311.08357) for
+    the two noises of DP-AdaFEST, and by Andrew et al. 2021 (arXiv 1905.03871), theorem 1, for the clipping count.
+    """
+    if not noise_multipliers or not all(0 < sigma < math.inf for sigma in noise_multipliers):
+        raise PrivacyConfigError("the noise multipliers on one sample must be positive and finite")
+    return float(sum(sigma**-2 for sigma in noise_multipliers) ** -0.5)
 
 
 def check_delta_range(delta: float) -> None:
@@ -91,132 +150,6 @@ def check_delta(delta: float, units: int) -> None:
         )
 
 
-def grouped(event: DpEvent) -> Groups | None:
-    """The event as counted Gaussians; ``None`` if part of it is not private.
-
-    Unsampled Gaussians pool exactly into one: noise multipliers add as inverse squares. Equal sampled ones are counted.
-    """
-    counts: Counter[tuple[float, float]] = Counter()
-    if not _count(event, 1, counts):
-        return None
-    precision = sum(n / sigma**2 for (rate, sigma), n in counts.items() if rate == 1.0)
-    sampled = sorted((key, n) for key, n in counts.items() if key[0] < 1.0)
-    pooled = [((1.0, precision**-0.5), 1)] if precision > 0 else []
-    return tuple(pooled + sampled)
-
-
-def _count(event: DpEvent, times: int, counts: Counter[tuple[float, float]]) -> bool:
-    import dp_accounting as dp
-
-    match event:
-        case dp.NoOpDpEvent():
-            return True
-        case dp.NonPrivateDpEvent():
-            return False
-        case dp.SelfComposedDpEvent():
-            return _count(event.event, times * event.count, counts)
-        case dp.ComposedDpEvent():
-            private = [_count(part, times, counts) for part in event.events]  # all of them: none may go unchecked
-            return all(private)
-        case dp.GaussianDpEvent():
-            return _count_gaussian(event, 1.0, times, counts)
-        case dp.PoissonSampledDpEvent() if isinstance(event.event, dp.GaussianDpEvent):
-            return _count_gaussian(event.event, float(event.sampling_probability), times, counts)
-    raise PrivacyConfigError(
-        f"no accountant here covers {type(event).__name__}",
-        remedy="Two Gaussians on one sample are one event with 1/sigma^2 = 1/s1^2 + 1/s2^2.",
-    )
-
-
-def _count_gaussian(event: Any, rate: float, times: int, counts: Counter[tuple[float, float]]) -> bool:
-    sigma = float(event.noise_multiplier)
-    if not (0 <= rate <= 1 and sigma >= 0):
-        raise PrivacyConfigError("an event needs a rate in [0, 1] and a noise multiplier that is not negative")
-    if rate == 0 or math.isinf(sigma):
-        return True
-    if sigma == 0:
-        return False
-    counts[(rate, sigma)] += times
-    return True
-
-
-def _fine_epsilon(groups: Groups, delta: float) -> float:
-    """What is reported: on a grid of 1e-5 below epsilon 0.05, of 1e-4 below 20, and coarser above."""
-    middle = _middle_epsilon(groups, delta)
-    if not 0 < middle <= 20:
-        return middle
-    return _pld_epsilon(groups, delta, 1e-4 if middle > 0.05 else 1e-5)
-
-
-def _middle_epsilon(groups: Groups, delta: float) -> float:
-    rough = _rough_epsilon(groups, delta)
-    if not 0 < rough < math.inf:
-        return rough
-    return _pld_epsilon(groups, delta, max(1e-3, 10.0 ** math.floor(math.log10(rough)) * 1e-5))
-
-
-def _rough_epsilon(groups: Groups, delta: float) -> float:
-    """A fast estimate, accurate enough to choose the grid and to bracket a root."""
-    if not groups:
-        return 0.0
-    if len(groups) == 1 and groups[0][0][0] == 1.0:
-        import dp_accounting as dp
-
-        return float(dp.get_epsilon_gaussian(groups[0][0][1], delta))
-    # One step's loss reaches about (1/sigma)^2/2 + 8/sigma: the grid keeps that to some 1e5 points.
-    widest = max(0.5 / sigma**2 + 8 / sigma for (_, sigma), _ in groups)
-    return _pld_epsilon(groups, delta, max(_COARSE_GRID, widest * 1e-5))
-
-
-@functools.lru_cache(maxsize=1024)
-def _pld_epsilon(groups: Groups, delta: float, grid: float) -> float:
-    import dp_accounting as dp
-    from dp_accounting.pld import PLDAccountant
-
-    accountant = PLDAccountant(dp.NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=grid)
-    for (rate, sigma), count in groups:
-        step = dp.GaussianDpEvent(sigma)
-        accountant.compose(step if rate == 1.0 else dp.PoissonSampledDpEvent(rate, step), count)
-    return float(accountant.get_epsilon(delta))
-
-
-def second_opinion(event: DpEvent, delta: float) -> SecondOpinion:
-    """Epsilon of ``event`` by Opacus' PRV accountant (Gopi et al. 2021), with its own lower and upper bound.
-
-    Above epsilon 600 its arithmetic overflows: the answer is then that it does not know (0 to infinity).
-
-    Raises:
-        PrivacyConfigError: as ``epsilon``.
-    """
-    check_delta_range(delta)
-    groups = grouped(event)
-    if groups is None:
-        return SecondOpinion(math.inf, math.inf, math.inf)
-    rough = _rough_epsilon(groups, delta)
-    if rough == 0:
-        return SecondOpinion(0.0, 0.0, 0.0)
-    if rough > _PRV_MOST:
-        return SecondOpinion(0.0, math.inf, math.inf)
-    return _prv_epsilon(groups, delta, max(1e-3, min(0.01, 0.02 * rough), 0.002 * rough))
-
-
-@functools.lru_cache(maxsize=256)
-def _prv_epsilon(groups: Groups, delta: float, eps_error: float) -> SecondOpinion:
-    import numpy as np
-    from opacus.accountants import PRVAccountant
-
-    accountant = PRVAccountant()
-    accountant.history = [(sigma, rate, count) for (rate, sigma), count in groups]
-    delta_error = delta / 1000
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        # Opacus takes log(1 - rate) at rate 1 and warns about the range of Renyi orders that set its grid.
-        warnings.simplefilter("ignore")
-        # `get_epsilon` returns the upper bound alone, so its two steps are taken here.
-        distribution = accountant._get_dprv(eps_error=eps_error, delta_error=delta_error)
-        lower, estimate, upper = distribution.compute_epsilon(delta, delta_error, eps_error)
-    return SecondOpinion(float(lower), float(estimate), float(upper))
-
-
 def tpr_bound(epsilon: float, delta: float, fpr: float) -> float:
     """The best true positive rate of any membership attack whose false positive rate is ``fpr``.
 
@@ -237,16 +170,42 @@ def calibrate(make_event: Callable[[float], DpEvent], *, epsilon: float, delta: 
     check_delta_range(delta)
     if not 0 < epsilon < math.inf:
         raise PrivacyConfigError(f"epsilon must be positive and finite, not {epsilon}")
-    sigma, slope = 1.0, -1.0
-    # Two fast stages find the place, so that the fine grid is computed once or twice.
-    for measure, slack in ((_rough_epsilon, 0.02), (_middle_epsilon, 2e-3), (_fine_epsilon, 2e-3)):
 
-        def cost(sigma: float, measure: Callable[[Groups, float], float] = measure) -> float:
+    def cost(measure: Callable[[Groups, float], float]) -> Callable[[float], float]:
+        def of(sigma: float) -> float:
             groups = grouped(make_event(sigma))
-            return math.inf if groups is None else measure(groups, delta)
+            return math.inf if groups is None else _bound(groups, delta, measure)
 
-        sigma, slope = _solve(cost, epsilon, slack, (sigma, slope))
-    return sigma
+        return of
+
+    # Fast stages find the place, so that a finer grid is computed a few times, or not at all.
+    sigma, slope = _start(grouped(make_event(1.0)), epsilon, delta), -1.5
+    if not cost(rough_epsilon)(sigma) > 1.1 * cost(middle_epsilon)(sigma):  # else the rough grid leads astray
+        sigma, slope = _solve(cost(rough_epsilon), epsilon, 0.02, (sigma, slope))
+    sigma, slope = _solve(cost(middle_epsilon), epsilon, _SLACK, (sigma, slope))
+    middle = cost(middle_epsilon)(sigma)
+    gap = cost(rough_epsilon)(sigma) - middle
+    if gap > 0.5 * epsilon:  # losses so small that twice the grid would not be close
+        return _solve(cost(fine_epsilon), epsilon, _SLACK, (sigma, slope))[0]
+    # A finer grid that holds these points never costs more, and a tenth of the grid has a hundredth of the error.
+    if gap > 0 and epsilon * (1 - _SLACK) + gap / 25 <= middle <= epsilon * (1 - _NUMERICAL):
+        return sigma
+    return _solve(cost(close_epsilon), epsilon * (1 - _NUMERICAL), _SLACK / 2, (sigma, slope))[0]
+
+
+def _start(groups: Groups | None, epsilon: float, delta: float) -> float:
+    """Where to begin the search, given the groups at noise multiplier 1: a guess, from which nothing is claimed.
+
+    Many small losses add up to about one Gaussian with sigma^-2 = T q^2 (e^(1 / s^2) - 1) at multiplier s.
+    """
+    import dp_accounting as dp
+
+    if not groups or not all(is_gaussian(key) for key, _ in groups):
+        return 1.0
+    weight = sum(count * key[0] ** 2 * key[1] ** -2 for key, count in groups)
+    ratio = dp.get_sigma_gaussian(epsilon, delta) ** -2 / weight
+    guess = ratio if groups[0][0][0] == 1.0 else math.log1p(ratio)
+    return min(max(guess**-0.5, 0.2), 1e6)
 
 
 def _solve(
@@ -272,10 +231,10 @@ def _solve(
             break
         usable = 0 < value < math.inf
         if last is not None and usable and value != last[1]:
-            slope = min(math.log(value / last[1]) / math.log(sigma / last[0]), -0.05)
+            slope = min(math.log(value / last[1]) / math.log(sigma / last[0]), -1.0)
         last = (sigma, value) if usable else None
         guess = sigma * (target * (1 - slack / 2) / value) ** (1 / slope) if usable else 0.0
-        guess = min(max(guess, sigma / 32), sigma * 32)
+        guess = min(max(guess, sigma / 2), sigma * 32)  # small noise takes long
         sigma = guess if low < guess < high else math.sqrt(low * high)
     if reached:  # the cost jumps over the target here, for the grid is finite: take the safe side of the jump
         return high, slope

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, Context
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from common.errors import PrivacyConfigError
 from common.privacy import accounting
+from common.privacy.claim_words import mechanism_facts, not_covered, public_facts, sampler_facts, sentence
 
 if TYPE_CHECKING:
     from common.privacy.plan import PrivacyPlan
 
 FORMAT = 1
-WEAK_EPSILON = 10.0  # from here on the claim says in words how little it means
 OBSERVERS = ("coordinator", "other_clients", "public")
 _TEST_MODE = "test mode: noise and sampling come from a public seed and can be subtracted"
 _UNPROTECTED = {
@@ -29,7 +28,7 @@ def make_claim(plan: PrivacyPlan, rounds_released: int) -> dict[str, Any]:
     observers = {observer: _observer(plan, observer, rounds_released) for observer in OBSERVERS}
     return {
         "format": FORMAT,
-        "sentence": _sentence(plan, observers["public"]["epsilon"]),
+        "sentence": sentence(plan, observers["public"]["epsilon"]),
         "mode": plan.mode,
         "void": plan.test_mode or plan.mode == "none",
         "void_reason": _TEST_MODE if plan.test_mode else _UNPROTECTED["none"] if plan.mode == "none" else None,
@@ -41,14 +40,11 @@ def make_claim(plan: PrivacyPlan, rounds_released: int) -> dict[str, Any]:
         "rounds_planned": plan.rounds,
         "rounds_released": rounds_released,
         "observers": observers,
-        "accountants": {
-            "first": {"name": "PLD", "package": "dp-accounting", "version": version("dp-accounting")},
-            "second": {"name": "PRV", "package": "opacus", "version": version("opacus")},
-        },
-        "mechanism": _mechanism(plan),
-        "sampler": _sampler(plan),
-        "public": _public(plan),
-        "not_covered": _not_covered(plan),
+        "accountants": _accountants(plan, observers["public"]),
+        "mechanism": mechanism_facts(plan),
+        "sampler": sampler_facts(plan),
+        "public": public_facts(plan),
+        "not_covered": not_covered(plan),
         "plan_digest": plan.digest,
     }
 
@@ -62,12 +58,15 @@ def plan_of(claim: Mapping[str, Any]) -> PrivacyPlan:
     from common.privacy.plan import PrivacyPlan
 
     first = _field(_field(claim, "accountants", dict), "first", dict).get("name")
-    if _field(claim, "format", int) != FORMAT or first != "PLD":
+    if _field(claim, "format", int) != FORMAT or first not in ("PLD", "RDP"):
         raise PrivacyConfigError(
-            f"only claims of format {FORMAT} by the accountant PLD are accepted, not by {first!r} (the GDP "
+            f"only claims of format {FORMAT} by the accountants PLD and RDP are accepted, not by {first!r} (the GDP "
             "approximation, for one, reports too small an epsilon)"
         )
     mechanism, sampler = _field(claim, "mechanism", dict), _field(claim, "sampler", dict)
+    rows, ratio = _field(mechanism, "rows", str), _field(mechanism, "selection_ratio", float)
+    if (rows, ratio) != ("dense", 0) and not (rows == "selected" and 1 < ratio < math.inf):
+        raise PrivacyConfigError(f"a stored claim has rows {rows!r} with the selection ratio {ratio}")
     bounded = mechanism.get("l2_clip_norm") is not None
     return PrivacyPlan(
         mode=_field(claim, "mode", str),
@@ -85,6 +84,9 @@ def plan_of(claim: Mapping[str, Any]) -> PrivacyPlan:
         unit_rate=_field(sampler, "unit_rate", float),
         test_mode=_field(mechanism, "test_mode", bool),
         mechanism=_field(mechanism, "name", str),
+        rows=rows,
+        selection_ratio=ratio,
+        selection_threshold=_field(mechanism, "selection_threshold", float),
     )
 
 
@@ -115,6 +117,8 @@ def problems(claim: Mapping[str, Any], *, tolerance: float = 1e-3) -> list[str]:
     """
     plan, rounds = plan_of(claim), _field(claim, "rounds_released", int)
     found = [] if plan.digest == claim.get("plan_digest") else ["the digest is not that of the plan described"]
+    if claim["accountants"]["first"]["name"] != _first(plan):
+        found.append("the first accountant is not the one that covers the stated mechanism")
     found += _wording_problems(plan, claim)
     if rounds < 1:
         found.append("the claim counts no released round")
@@ -138,11 +142,11 @@ def _wording_problems(plan: PrivacyPlan, claim: Mapping[str, Any]) -> list[str]:
     stated = public.get("epsilon") if isinstance(public, Mapping) else None
     number = stated if isinstance(stated, (int, float)) and not isinstance(stated, bool) else None
     expected = {
-        "sentence": _sentence(plan, number),
-        "public": _public(plan),
-        "not_covered": _not_covered(plan),
-        "mechanism": _mechanism(plan),
-        "sampler": _sampler(plan),
+        "sentence": sentence(plan, number),
+        "public": public_facts(plan),
+        "not_covered": not_covered(plan),
+        "mechanism": mechanism_facts(plan),
+        "sampler": sampler_facts(plan),
     }
     return [
         f"the field {name!r} is not what follows from the plan"
@@ -183,101 +187,35 @@ def _observer(plan: PrivacyPlan, observer: str, rounds: int) -> dict[str, Any]:
         "tpr_at_fpr": None,
         "event": accounting.event_to_json(event),
         "second_opinion": None,
+        "second_opinion_reason": reason,
     }
     if reason is None:
-        value, second = accounting.epsilon(event, plan.delta), accounting.second_opinion(event, plan.delta)
+        value = accounting.epsilon(event, plan.delta)
         entry["epsilon"] = value if math.isfinite(value) else None
         entry["reason"] = None if math.isfinite(value) else "too little noise: the accountant gives no finite epsilon"
         if math.isfinite(value):
             entry["tpr_at_fpr"] = {str(fpr): accounting.tpr_bound(value, plan.delta, fpr) for fpr in (0.001, 0.01, 0.1)}
-        if math.isfinite(second.upper):
-            entry["second_opinion"] = {
-                "lower": second.lower,
-                "estimate": second.estimate,
-                "upper": second.upper,
-                "error": (second.upper - second.lower) / 2,
-            }
+        entry |= _second(accounting.second_opinion(event, plan.delta))
     return entry
 
 
-def _sentence(plan: PrivacyPlan, value: float | None) -> str:
-    if plan.test_mode:
-        return "NOT PRIVATE: made in test mode, with noise from a public seed."
-    if plan.mode == "none" or value is None:
-        return "NOT PRIVATE: no noise was added."
-    whom = "anyone but the coordinator" if plan.mode == "central" else "anyone, the coordinator included"
-    what = "one client" if plan.unit_is_client else f"one {plan.unit} of a client"
-    zeroed = plan.adjacency.startswith("zero")
-    act = "replacing the updates of one client by zero" if zeroed else f"adding or removing {what}"
-    shown, delta = rounded_up(value), rounded_up(plan.delta)
-    return (
-        f"For {whom}, {act} changes the probability of any outcome of all released rounds by a factor of at most "
-        f"e^{shown}, but for a probability of {delta} (epsilon = {shown}, delta = {delta})."
-    ) + (_weakness(value, plan.delta) if value > WEAK_EPSILON else "")
+def _second(opinion: accounting.SecondOpinion) -> dict[str, Any]:
+    """The second accountant's value with its name; or ``None``, and always the reason why it is not PRV's."""
+    if not math.isfinite(opinion.upper):
+        reason = opinion.reason or "the accountant gives no finite epsilon"
+        return {"second_opinion": None, "second_opinion_reason": reason}
+    stated = {name: getattr(opinion, name) for name in ("accountant", "lower", "estimate", "upper")}
+    stated["error"] = (opinion.upper - opinion.lower) / 2
+    return {"second_opinion": stated, "second_opinion_reason": opinion.reason or None}
 
 
-def _weakness(value: float, delta: float) -> str:
-    found = math.floor(1000 * accounting.tpr_bound(value, delta, 0.01)) / 10
-    return f" WEAK: an attack that errs on 1 % of the others may find {found:g} % of the units."
+def _accountants(plan: PrivacyPlan, public: Mapping[str, Any]) -> dict[str, Any]:
+    """Who computed what: the name of the second one is that of the opinion against the public."""
+    name = (public["second_opinion"] or {}).get("accountant", "PRV")
+    packages = {"first": "dp-accounting", "second": "dp-accounting" if name == "RDP" else "opacus"}
+    names = {"first": _first(plan), "second": name}
+    return {which: {"name": names[which], "package": p, "version": version(p)} for which, p in packages.items()}
 
 
-def rounded_up(value: float) -> str:
-    """Four significant digits, never below the value: a claim must not shrink on its way into a sentence."""
-    return f"{float(Context(prec=4, rounding=ROUND_CEILING).create_decimal(repr(value))):.4g}"
-
-
-def _mechanism(plan: PrivacyPlan) -> dict[str, Any]:
-    where = {
-        "none": "nowhere",
-        "central": "coordinator",
-        "local": "client, once a round",
-        "example": "client, every step",
-    }
-    return {
-        "name": plan.mechanism,
-        "noise_added": where[plan.mode],
-        "noise_multiplier": plan.noise_multiplier,
-        "l2_clip_norm": plan.l2_clip_norm if math.isfinite(plan.l2_clip_norm) else None,
-        "noise_stddev": plan.noise_stddev,
-        "test_mode": plan.test_mode,
-        "random_source": "public seed" if plan.test_mode else "AES-256-CTR keyed by the operating system",
-    }
-
-
-def _sampler(plan: PrivacyPlan) -> dict[str, Any]:
-    return {
-        "clients": plan.sampling,
-        "client_rate": plan.rate,
-        "amplification_by_client_sampling": plan.amplified,
-        "units": "poisson" if plan.mode == "example" else "all",
-        "unit_rate": plan.unit_rate,
-        "local_steps": plan.local_steps,
-    }
-
-
-def _public(plan: PrivacyPlan) -> list[str]:
-    known = [
-        "the configuration of the run",
-        "the row domain (its keys and frequencies)",
-        "the divisor of the sum, and what follows from it",
-    ]
-    if not (plan.mode == "central" and plan.unit_is_client):
-        known.append("which clients took part in which round")
-    return known
-
-
-def _not_covered(plan: PrivacyPlan) -> list[str]:
-    gaps = [
-        "other runs and other releases on the same data: the client's ledger adds them up",
-        "choices made by looking at private data before this run, such as tuning",
-        "what the data of the other units tells about a unit (attributes, correlations)",
-        "message sizes, timing and network addresses",
-        "attacks on floating-point arithmetic, but for the rounding of all noise to a public grid",
-    ]
-    if not plan.unit_is_client:
-        gaps.append(f"a person whose data forms several units ({plan.unit}), or lies with several clients")
-    if plan.mode == "central":
-        gaps.append("the coordinator, who sees every client's update; and anyone who breaks into it")
-    if plan.amplified:
-        gaps.append("an observer who learns which clients were drawn or how many answered: do not publish either")
-    return [*gaps, "which clients there are, and which of them were held out for evaluation: both are taken as given"]
+def _first(plan: PrivacyPlan) -> str:
+    return accounting.first_accountant(plan.event("public", 1))

@@ -19,33 +19,29 @@ untouched rows would tell n from n - 1.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common.compact import renumbered, touched_rows
 from common.errors import ConfigError, PrivacyConfigError
-from common.privacy.mechanisms.gaussian import GRID_BITS
+from common.privacy.example_update import Deltas, full_update, selected_update
 from common.table import IntArray, RowDomain
 from common.units import Units
-from common.update import Parameters, ParameterSpec, RowBatch, UpdateBatch
+from common.update import Parameters, ParameterSpec, UpdateBatch
 
 if TYPE_CHECKING:
     import torch
 
     from common.privacy._opacus import ClippedSums, UnitGradients
-    from common.privacy.lazy import LazyTable
     from common.privacy.plan import PrivacyPlan
     from common.privacy.rng import NoiseSource
+    from common.privacy.table_optimizer import RowNoise
+    from common.privacy.tables import PrivateTable
 
 Batch = Mapping[str, "torch.Tensor"]
-Deltas = dict[str, NDArray[np.float64]]
-
-ROWS_AT_ONCE = 65_536  # bounds the float64 copies of a large table's noise
 
 
 class ModuleFamily(Protocol):
@@ -99,7 +95,8 @@ def train_example_mode(
         source: secret randomness of this client and round; used for sampling, noise and negative samples alike.
 
     Returns:
-        One contribution (K = 1) that holds every row of every table, float32, rounded to a public grid.
+        One contribution (K = 1), float32, rounded to a public grid: every row of every table, or with
+        ``rows = "selected"`` those that some step selected.
 
     Raises:
         PrivacyConfigError: settings that differ from what is accounted, or a module without per-unit gradients.
@@ -115,9 +112,15 @@ def train_example_mode(
         batches = list(batches)  # R must be known before the first step
         kept = touched_rows((batch for batch in batches if batch is not None), rows=rows)
     with _own_torch_randomness(source):
-        engine = _engine(family, options, kept, _compacted(parameters, specs, kept), training.device)
-        deltas = _steps(family, engine, batches, kept, plan=plan, training=training, source=source)
-    return _assembled(specs, deltas, kept, plan=plan, training=training, source=source)
+        compact = _compacted(parameters, specs, kept)
+        engine = _engine(family, options, compact, len(kept), device=training.device, votes=plan.rows == "selected")
+        guards = {
+            name: _guard(name, table, kept, rows, plan=plan, source=source) for name, table in engine.tables.items()
+        }
+        deltas = _steps(family, engine, guards, batches, kept, plan=plan, training=training, source=source)
+    if plan.rows == "selected":
+        return selected_update(specs, deltas, guards, plan=plan, training=training)
+    return full_update(specs, deltas, kept, plan=plan, training=training, source=source)
 
 
 def _check_settings(plan: PrivacyPlan, training: LocalTraining) -> None:
@@ -176,13 +179,15 @@ def _compacted(parameters: Parameters, specs: Sequence[ParameterSpec], kept: Int
     return compact
 
 
-def _engine(family: ModuleFamily, options: Any, kept: IntArray, compact: Parameters, device: str) -> UnitGradients:
-    """The family's module over the compact table, holding ``compact``, ready for per-unit gradients."""
+def _engine(
+    family: ModuleFamily, options: Any, compact: Parameters, rows: int, *, device: str, votes: bool
+) -> UnitGradients:
+    """The family's module over a table of ``rows`` rows, holding ``compact``, ready for per-unit gradients."""
     import torch
 
     from common.privacy._opacus import UnitGradients
 
-    module = family.module(options, len(kept))
+    module = family.module(options, rows)
     held = {name: tuple(tensor.shape) for name, tensor in module.named_parameters()}
     if held != {name: array.shape for name, array in compact.items()}:
         raise ConfigError("the module's parameters differ in name or shape from the family's specs")
@@ -190,13 +195,41 @@ def _engine(family: ModuleFamily, options: Any, kept: IntArray, compact: Paramet
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(compact[name])))
-    return UnitGradients(module)
+    return UnitGradients(module, votes=votes)
 
 
-# exception: one more than the rule, because plan, training and source travel together everywhere in this file.
+def _guard(
+    name: str, table: PrivateTable, kept: IntArray, rows: int, *, plan: PrivacyPlan, source: NoiseSource
+) -> RowNoise:
+    """What noises the rows of one compact table: its weight here is what was added to the table since the start."""
+    import torch
+
+    from common.privacy.lazy import LazyTable
+    from common.privacy.selection import SelectedTable
+
+    start = table.weight.detach().clone()
+    moved = torch.zeros_like(start, dtype=torch.float64)
+    guard: RowNoise
+    if plan.rows == "dense":
+        guard = LazyTable(moved, source=source.derive("noise", name))
+    else:
+        guard = SelectedTable(
+            moved,
+            source=source.derive("noise", name),
+            threshold=plan.selection_threshold * plan.vote_multiplier,
+            vote_stddev=plan.vote_multiplier,
+            row_numbers=kept,
+            total_rows=rows,
+        )
+    table.reader = lambda wanted: (start.index_select(0, wanted) + guard.read(wanted)).float()
+    return guard
+
+
+# exception: two more than the rule, because plan, training and source travel together everywhere in this file.
 def _steps(
     family: ModuleFamily,
     engine: UnitGradients,
+    guards: Mapping[str, RowNoise],
     batches: Sequence[Batch | None] | Iterator[Batch | None],
     kept: IntArray,
     *,
@@ -207,33 +240,23 @@ def _steps(
     """Take the local steps; return local minus initial values of the compact parameters in float64."""
     import torch
 
-    from common.privacy.lazy import LazyTable
     from common.privacy.table_gradients import merged_sums
 
     scale, stddev = training.lr / training.batch_size, plan.noise_stddev
-    start = {name: p.detach().clone() for name, p in engine.module.named_parameters()}
+    dense = {name: p for name, p in engine.module.named_parameters() if name not in guards}
+    start = {name: p.detach().clone() for name, p in dense.items()}
     delta = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in start.items()}
-    lazy = {name: LazyTable(delta[name], source=source.derive("noise", name)) for name in engine.tables}
-    for name, table in engine.tables.items():
-        table.reader = _moved_rows(start[name], lazy[name])
     for step, batch in enumerate(batches):
         sums = [] if batch is None else _clipped(family, engine, batch, kept, plan=plan, training=training)
-        for name, rows in lazy.items():
-            parts = [part.rows[name] for part in sums if name in part.rows]
-            rows.step(merged_sums(parts), scale=scale, stddev=stddev)
-        for name, parameter in engine.module.named_parameters():
-            if name not in lazy:
-                noise = _noise(source.derive("noise", step, name), parameter, stddev)
-                delta[name] -= scale * (noise + sum(part.dense[name] for part in sums if name in part.dense))
-                parameter.data.copy_(start[name] + delta[name])
-    for rows in lazy.values():
-        rows.flush()
-    return {name: tensor.cpu().numpy() for name, tensor in delta.items()}
-
-
-def _moved_rows(start: torch.Tensor, moved: LazyTable) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Current values of rows: where they began, and what was added since, settled noise included."""
-    return lambda rows: (start.index_select(0, rows) + moved.read(rows)).float()
+        for name, guard in guards.items():
+            guard.step(merged_sums([p.rows[name] for p in sums if name in p.rows]), scale=scale, stddev=stddev)
+        for name, parameter in dense.items():
+            noise = _noise(source.derive("noise", step, name), parameter, stddev)
+            delta[name] -= scale * (noise + sum(part.dense[name] for part in sums if name in part.dense))
+            parameter.data.copy_(start[name] + delta[name])
+    every = torch.arange(len(kept), device=training.device)
+    found = {name: guard.read(every) for name, guard in guards.items()}
+    return {name: tensor.cpu().numpy() for name, tensor in (delta | found).items()}
 
 
 def _clipped(
@@ -254,46 +277,3 @@ def _noise(source: NoiseSource, like: torch.Tensor, stddev: float) -> torch.Tens
 
     drawn = source.normal(tuple(like.shape), stddev)
     return torch.from_numpy(drawn).to(device=like.device, dtype=torch.float64)
-
-
-def _assembled(
-    specs: Sequence[ParameterSpec],
-    deltas: Deltas,
-    kept: IntArray,
-    *,
-    plan: PrivacyPlan,
-    training: LocalTraining,
-    source: NoiseSource,
-) -> UpdateBatch:
-    """The trained rows among the rows of noise, as one contribution."""
-    factor = training.lr / training.batch_size
-    stddev = plan.noise_stddev * math.sqrt(plan.local_steps)
-    tables, dense = {}, {}
-    for spec in specs:
-        if spec.is_table:
-            values = _rows_of_noise(source.derive("untouched", spec.name), spec, factor=factor, stddev=stddev)
-            values[kept] = _on_grid(deltas[spec.name], factor * stddev)
-            offsets = np.array([0, spec.shape[0]], dtype=np.int64)
-            tables[spec.name] = RowBatch(offsets, np.arange(spec.shape[0], dtype=np.int64), values)
-        else:
-            dense[spec.name] = _on_grid(deltas[spec.name], factor * stddev)[None]
-    return UpdateBatch(count=1, rows=tables, dense=dense)
-
-
-def _rows_of_noise(source: NoiseSource, spec: ParameterSpec, *, factor: float, stddev: float) -> NDArray[np.float32]:
-    """The update of a whole table that nobody trained: ``-factor`` times noise of ``stddev``, on the grid."""
-    values = np.empty(spec.shape, dtype=np.float32)
-    for start in range(0, len(values), ROWS_AT_ONCE):
-        block = values[start : start + ROWS_AT_ONCE]
-        block[:] = _on_grid(-factor * source.normal(block.shape, stddev).astype(np.float64), factor * stddev)
-    return values
-
-
-def _on_grid(values: NDArray[np.float64], stddev: float) -> NDArray[np.float32]:
-    """Round to multiples of a public power of two near ``stddev / 4096``, the Gaussian mechanism's.
-
-    Trained rows are sums of several terms and untrained rows are one scaled draw: unrounded, their low-order bits
-    would tell which rows this client touched (Mironov 2012 on floating-point noise). The variance grows by 5e-9.
-    """
-    grid = 2.0 ** (math.floor(math.log2(stddev)) - GRID_BITS)
-    return (np.rint(values / grid) * grid).astype(np.float32)

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from common.errors import PrivacyConfigError
+from common.privacy.groups import MOST_EXAMPLES, check_mixture, grouped
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -22,6 +23,7 @@ def event_to_json(event: DpEvent) -> Any:
         PrivacyConfigError: the event is not of the closed set.
     """
     import dp_accounting as dp
+    from dp_accounting.dp_event import MixtureOfGaussiansDpEvent
 
     match event:
         case dp.NoOpDpEvent():
@@ -37,7 +39,79 @@ def event_to_json(event: DpEvent) -> Any:
             return {"event": "repeated", "count": int(event.count), "of": event_to_json(event.event)}
         case dp.ComposedDpEvent():
             return {"event": "composed", "of": [event_to_json(part) for part in event.events]}
+        case dp.TruncatedSubsampledGaussianDpEvent():
+            return {
+                "event": "truncated_poisson_sampled",
+                "units": int(event.dataset_size),
+                "most_units": int(event.truncated_batch_size),
+                "rate": float(event.sampling_probability),
+                "noise_multiplier": float(event.noise_multiplier),
+            }
+        case MixtureOfGaussiansDpEvent():
+            return {
+                "event": "mixture_of_gaussians",
+                "noise_multiplier": float(event.standard_deviation),
+                "sensitivities": [float(shift) for shift in event.sensitivities],
+                "probabilities": [float(chance) for chance in event.sampling_probs],
+            }
+    return _integer_to_json(event)
+
+
+def _integer_to_json(event: Any) -> Any:
+    from common.privacy.integer_events import DiscreteGaussianDpEvent, SkellamDpEvent
+
+    for name, kind in (("discrete_gaussian", DiscreteGaussianDpEvent), ("skellam", SkellamDpEvent)):
+        if isinstance(event, kind):
+            return {"event": name, **{field: float(value) for field, value in vars(event).items()}}
     raise PrivacyConfigError(f"{type(event).__name__} is not an event that can be stored")
+
+
+def truncated_poisson_event(noise_multiplier: float, *, rate: float, units: int, most_units: int) -> DpEvent:
+    """One release of a sample drawn with ``rate``; where it is larger, a random subset of ``most_units`` is kept.
+
+    Args:
+        units: how many units there are in all. It enters the bound, so it must be public, and the adjacency must keep
+            it: zero-out, or add/remove with the larger of the two numbers.
+
+    Raises:
+        PrivacyConfigError: a number is out of range.
+
+    Source: Ganesh 2025 (arXiv 2508.15089), as implemented by dp_accounting.
+    """
+    import dp_accounting as dp
+
+    event = dp.TruncatedSubsampledGaussianDpEvent(units, rate, most_units, noise_multiplier)
+    grouped(event)  # checks the numbers
+    return event
+
+
+def examples_event(noise_multiplier: float, *, rate: float, most_examples: int) -> DpEvent:
+    """One release for a unit of up to ``most_examples`` examples, where single EXAMPLES are drawn with ``rate``.
+
+    Each example is clipped by itself, so a unit of which j are drawn changes the sum by up to j clip norms: a mixture
+    of Gaussians with weights Binomial(k, rate). fedembed's own samplers draw whole units and clip them jointly: there a
+    unit of any size is a plain Poisson-sampled Gaussian, and this event is not used.
+
+    Args:
+        most_examples: k, a bound that is enforced for every unit (1 to 1000).
+
+    Raises:
+        PrivacyConfigError: a number is out of range.
+
+    Source: Charles et al. 2024 (arXiv 2407.07737), for which Choquette-Choo et al. 2024 (arXiv 2310.15526), corollary
+    4.7, reduces vectors to their norms; smaller units cost less, as their number of drawn examples is smaller.
+    """
+    if not 1 <= most_examples <= MOST_EXAMPLES or not 0 < rate <= 1 or not 0 < noise_multiplier < math.inf:
+        raise PrivacyConfigError(
+            f"a unit needs 1 to {MOST_EXAMPLES} examples, a rate in (0, 1] and a positive noise multiplier"
+        )
+    from dp_accounting.dp_event import MixtureOfGaussiansDpEvent
+    from scipy import stats
+
+    likely = stats.binom.pmf(range(most_examples + 1), most_examples, rate)
+    pairs = [(float(j), float(p)) for j, p in enumerate(likely) if p > 0]
+    total = math.fsum(p for _, p in pairs)
+    return MixtureOfGaussiansDpEvent(noise_multiplier, *zip(*((j, p / total) for j, p in pairs), strict=True))
 
 
 def event_from_json(data: Any) -> DpEvent:
@@ -82,7 +156,47 @@ def _read(data: Any, depth: int) -> DpEvent:
             if not isinstance(data["of"], list) or len(data["of"]) > _MAX_PARTS:
                 raise PrivacyConfigError(f"a composed event must hold a list of at most {_MAX_PARTS} events")
             return dp.ComposedDpEvent([_read(part, depth + 1) for part in data["of"]])
+    return _read_rare(data)
+
+
+def _read_rare(data: dict[str, Any]) -> DpEvent:
+    """Events without parts that few runs have."""
+    from common.privacy.integer_events import DiscreteGaussianDpEvent, SkellamDpEvent
+
+    def number(name: str) -> float:
+        return _number(data[name], name, math.inf)
+
+    match data["event"]:
+        case "truncated_poisson_sampled":
+            _expect(data, {"units", "most_units", "rate", "noise_multiplier"})
+            return truncated_poisson_event(
+                number("noise_multiplier"),
+                rate=_number(data["rate"], "rate", 1.0),
+                units=_count(data["units"]),
+                most_units=_count(data["most_units"]),
+            )
+        case "mixture_of_gaussians":
+            _expect(data, {"noise_multiplier", "sensitivities", "probabilities"})
+            return _mixture(number("noise_multiplier"), data["sensitivities"], data["probabilities"])
+        case "discrete_gaussian":
+            _expect(data, {"sigma", "l2_sensitivity"})
+            return DiscreteGaussianDpEvent(number("sigma"), number("l2_sensitivity"))
+        case "skellam":
+            _expect(data, {"variance", "l1_sensitivity", "l2_sensitivity"})
+            return SkellamDpEvent(number("variance"), number("l1_sensitivity"), number("l2_sensitivity"))
     raise PrivacyConfigError("a stored event is of an unknown kind")
+
+
+def _mixture(noise_multiplier: float, shifts: Any, chances: Any) -> DpEvent:
+    from dp_accounting.dp_event import MixtureOfGaussiansDpEvent
+
+    for numbers in (shifts, chances):
+        short = isinstance(numbers, list) and len(numbers) <= MOST_EXAMPLES + 1
+        if not short or not all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in numbers):
+            raise PrivacyConfigError("a stored mixture of Gaussians must hold two lists of numbers")
+    lists = tuple(float(x) for x in shifts), tuple(float(x) for x in chances)
+    check_mixture(*lists)
+    return MixtureOfGaussiansDpEvent(noise_multiplier, *lists)
 
 
 def _expect(data: dict[str, Any], keys: set[str]) -> None:

@@ -20,11 +20,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from common.errors import PrivacyConfigError
 from common.privacy.rng import NoiseSource
 from common.privacy.table_gradients import BLOCK_ROWS, RowSums
+from common.table import IntArray
 
 FLUSH_ROWS = 65_536
 
@@ -114,6 +116,11 @@ class LazyTable:
         for start in range(0, len(self._weight), FLUSH_ROWS):
             self.read(torch.arange(start, min(start + FLUSH_ROWS, len(self._weight)), device=self._weight.device))
         self._close()
+
+    def changed(self) -> tuple[IntArray, torch.Tensor]:
+        """Numbers and values of the rows that the noise reached: all of them."""
+        self.flush()
+        return np.arange(len(self._weight)), self._weight
 
     def _normal(self, rows: int) -> torch.Tensor:
         drawn = torch.from_numpy(self._source.normal((rows, self._weight.shape[1]), 1.0))

@@ -45,6 +45,9 @@ class PrivacyPlan:
         unit_rate: chance of a unit in a local step (mode example; 0 elsewhere).
         test_mode: noise comes from a public seed: no guarantee.
         mechanism: name of the noise mechanism.
+        rows: ``dense``: every row is noised; ``selected``: privately selected rows alone are updated.
+        selection_ratio: noise multiplier of the votes that select rows, over ``noise_multiplier``; 0 when dense.
+        selection_threshold: votes that keep a row, in standard deviations of their noise; 0 when dense.
     """
 
     mode: str
@@ -62,11 +65,24 @@ class PrivacyPlan:
     unit_rate: float
     test_mode: bool
     mechanism: str = "gaussian"
+    rows: str = "dense"
+    selection_ratio: float = 0.0
+    selection_threshold: float = 0.0
 
     @property
     def noise_stddev(self) -> float:
         """Standard deviation of the noise on every coordinate of the sum (or update, or step)."""
-        return 0.0 if self.mode == "none" else self.noise_multiplier * self.l2_clip_norm
+        return 0.0 if self.mode == "none" else self.value_multiplier * self.l2_clip_norm
+
+    @property
+    def value_multiplier(self) -> float:
+        """Of the clipped sums: with the votes one Gaussian, noise_multiplier^-2 = value^-2 + vote_multiplier^-2."""
+        return self.noise_multiplier / math.sqrt(1.0 - (self.selection_ratio or math.inf) ** -2)
+
+    @property
+    def vote_multiplier(self) -> float:
+        """Noise multiplier of the votes that select rows; their L2 norm is 1 for every unit."""
+        return self.selection_ratio * self.noise_multiplier
 
     @property
     def amplified(self) -> bool:
@@ -155,6 +171,9 @@ def make_plan(
     Raises:
         PrivacyConfigError: no guarantee is known for this combination, with the reason and an alternative.
     """
+    selected = federation.rows == "selected"
+    if selected and privacy.mode != "example":
+        raise PrivacyConfigError("federation.rows = 'selected' is offered in mode 'example' alone")
     if privacy.mode == "none":
         return _unprotected(privacy, federation, unit)
     accounting.check_delta_range(privacy.delta)
@@ -176,8 +195,12 @@ def make_plan(
         unit_rate=training.unit_rate if example else 0.0,
         test_mode=privacy.test_mode,
         mechanism=mechanisms.load(privacy.mechanism).name,
+        rows=federation.rows,
+        selection_ratio=privacy.selection_ratio if selected else 0.0,
+        selection_threshold=privacy.selection_threshold if selected else 0.0,
     )
     if privacy.epsilon is None:
+        draft.round_event("public")  # a mechanism may refuse this much noise or this sampling
         return draft
 
     def run_event(sigma: float) -> DpEvent:

@@ -105,6 +105,11 @@ class PrivateSum:
         for name, array in batch.dense.items():
             self.__dense[name] += array.sum(axis=0, dtype=np.float64)
 
+    @property
+    def table_names(self) -> list[str]:
+        """Names of the tables."""
+        return [name for name, spec in self.__specs.items() if spec.is_table]
+
     def __check_table(self, name: str, table: RowBatch) -> None:
         spec = self.__specs.get(name)
         if spec is None or not spec.is_table:
@@ -122,15 +127,24 @@ class PrivateSum:
         if not np.isfinite(array).all():
             raise WireError(f"an update of {name!r} has values that are not finite: clip it first")
 
-    def _open(self, *, full: bool) -> Released:
-        """Hand the sum to the gate, once."""
+    def _open(self) -> Released:
+        """Hand the sum to the gate, once, rounded to float32: for modes that add no noise here."""
+        tables, dense = self.__taken()
+        rows = {name: table.sparse() for name, table in tables.items()}
+        return Released(rows, {name: array.astype(np.float32) for name, array in dense.items()})
+
+    def _open_full(self) -> dict[str, NDArray[np.float64]]:
+        """Hand every coordinate to the gate, once, in float64: the noise comes before any rounding."""
+        tables, dense = self.__taken()
+        return {name: table.dense() for name, table in tables.items()} | dense
+
+    def __taken(self) -> tuple[dict[str, _TableSum], dict[str, NDArray[np.float64]]]:
         if self.__released:
             raise PrivacyConfigError("a sum is released once: a second release would need noise and budget of its own")
         self.__released = True
-        rows = {n: (None, t.dense().astype(np.float32)) if full else t.sparse() for n, t in self.__tables.items()}
-        dense = {name: array.astype(np.float32) for name, array in self.__dense.items()}
+        taken = self.__tables, self.__dense
         self.__tables, self.__dense = {}, {}
-        return Released(rows, dense)
+        return taken
 
     def __repr__(self) -> str:
         return f"PrivateSum({len(self.__specs)} arrays, values not shown)"
@@ -156,8 +170,7 @@ def release(private_sum: PrivateSum, plan: PrivacyPlan, source: NoiseSource) -> 
             remedy="Use NoiseSource.from_os(), or set privacy.test_mode = true and accept a void claim.",
         )
     if plan.mode != "central":
-        return private_sum._open(full=False)
-    plain = private_sum._open(full=True)
-    arrays = {name: values for name, (_, values) in plain.rows.items()} | plain.dense
-    noised = mechanisms.load(plan.mechanism).add_noise(arrays, plan.noise_stddev, source)
-    return Released({name: (None, noised[name]) for name in plain.rows}, {name: noised[name] for name in plain.dense})
+        return private_sum._open()
+    tables = private_sum.table_names
+    noised = mechanisms.load(plan.mechanism).add_noise(private_sum._open_full(), plan.noise_stddev, source)
+    return Released({n: (None, noised[n]) for n in tables}, {n: a for n, a in noised.items() if n not in tables})

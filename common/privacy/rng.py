@@ -22,11 +22,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
 from common.errors import PrivacyConfigError
+from common.privacy._box_muller import BITS, CHUNK, ULP, BoxMuller
 
 _KEY_BYTES = 32
-_CHUNK = 32_768  # samples: uniforms, radii and angles of one chunk stay in the core's own cache
-_BITS = 53
-_ULP = 2.0**-_BITS
+_ZEROS = memoryview(bytes(8 * 65_536))  # what is encrypted: cleared once, not for every call
 
 
 class NoiseSource:
@@ -56,7 +55,7 @@ class NoiseSource:
     def seeded_for_tests(cls, seed: int) -> NoiseSource:
         """A reproducible source. Anyone who knows ``seed`` can remove the noise: it voids the claim."""
         material = b"fedembed seeded test mode\x00" + str(int(seed)).encode()
-        return cls(_hkdf(material, salt=b"", info=b"root"), test_mode=True, context=b"root")
+        return cls(hkdf_sha256(material, salt=b"", info=b"root"), test_mode=True, context=b"root")
 
     def derive(self, *context: str | int) -> NoiseSource:
         """A stream of its own for one purpose, such as ``derive("round", 3, "noise")``.
@@ -66,7 +65,7 @@ class NoiseSource:
         """
         info = self._context + encode_context(context)
         salt = b"" if self.test_mode else os.urandom(_KEY_BYTES)
-        return NoiseSource(_hkdf(self._key, salt=salt, info=info), test_mode=self.test_mode, context=info)
+        return NoiseSource(hkdf_sha256(self._key, salt=salt, info=info), test_mode=self.test_mode, context=info)
 
     def normal(self, shape: int | Sequence[int], stddev: float) -> NDArray[np.float32]:
         """Independent N(0, stddev^2) of the given shape: computed in float64, rounded once to float32.
@@ -76,27 +75,31 @@ class NoiseSource:
         """
         if not 0 <= stddev < math.inf:
             raise PrivacyConfigError(f"a standard deviation must be finite and not negative, not {stddev}")
+        import torch
+
         out = np.empty(shape, dtype=np.float32)
-        flat = out.reshape(-1)
-        for start in range(0, flat.size, _CHUNK):
-            part = flat[start : start + _CHUNK]
-            part[:] = self._normal_chunk(part.size, stddev)
+        flat = torch.from_numpy(out.reshape(-1))
+        transform = BoxMuller((min(CHUNK, out.size) + 1) // 2)
+        for start in range(0, out.size, CHUNK):
+            part = flat[start : start + CHUNK]
+            half = (len(part) + 1) // 2
+            words = self.words(2 * half)
+            cosines, sines = transform(words[:half], words[half:], stddev)
+            part[:half].copy_(cosines)
+            part[half:].copy_(sines[: len(part) - half])
         return out
 
-    def _normal_chunk(self, n: int, stddev: float) -> NDArray[np.float32]:
-        import torch  # its vectorised log, sin and cos are several times faster than numpy's
+    def words(self, n: int) -> NDArray[np.uint64]:
+        """``n`` words of 64 random bits (a read-only array)."""
+        return np.frombuffer(self._keystream(8 * n), dtype="<u8")
 
-        half = (n + 1) // 2
-        bits = torch.from_numpy(self._bits53(2 * half).view(np.int64)).to(torch.float64)
-        # (k + 1) * 2^-53 lies in (0, 1]: the logarithm is finite for every bit pattern.
-        radius = bits[:half].add_(1.0).mul_(_ULP).log_().mul_(-2.0).sqrt_().mul_(stddev)
-        angle = bits[half:].mul_(2.0 * math.pi * _ULP)
-        pair = torch.cat((radius * angle.cos(), radius * angle.sin()))
-        return pair[:n].to(torch.float32).numpy()
+    def short_words(self, n: int) -> NDArray[np.uint16]:
+        """``n`` words of 16 random bits (a read-only array)."""
+        return np.frombuffer(self._keystream(2 * n), dtype="<u2")
 
     def uniform(self, n: int) -> NDArray[np.float64]:
         """``n`` multiples of 2^-53 in [0, 1)."""
-        return self._bits53(n).astype(np.float64) * _ULP
+        return self._bits53(n).astype(np.float64) * ULP
 
     def bernoulli(self, n: int, rate: float) -> NDArray[np.bool_]:
         """``n`` independent draws, each true with probability ``rate`` (exact to 2^-53).
@@ -119,12 +122,12 @@ class NoiseSource:
         limit = 2**64 - 2**64 % high
         found = np.empty(0, dtype=np.uint64)
         while len(found) < n:
-            words = np.frombuffer(self._keystream(8 * (n - len(found))), dtype="<u8")
+            words = self.words(n - len(found))
             found = np.concatenate([found, words[words <= np.uint64(limit - 1)]])
         return (found % np.uint64(high)).astype(np.int64)
 
     def _bits53(self, n: int) -> NDArray[np.uint64]:
-        return np.frombuffer(self._keystream(8 * n), dtype="<u8") >> np.uint64(64 - _BITS)
+        return self.words(n) >> np.uint64(64 - BITS)
 
     def _keystream(self, size: int) -> bytes:
         if self._pid != os.getpid() and not self.test_mode:
@@ -133,7 +136,7 @@ class NoiseSource:
         if self._stream is None:
             # A fresh key for every stream, so the counter may begin at zero (SP 800-38A, appendix B).
             self._stream = Cipher(AES256(self._key), CTR(bytes(16))).encryptor()
-        return self._stream.update(bytes(size))
+        return self._stream.update(_ZEROS[:size] if size <= len(_ZEROS) else bytes(size))
 
     def __repr__(self) -> str:
         return "NoiseSource(test mode: not private)" if self.test_mode else "NoiseSource(operating system)"
@@ -161,5 +164,6 @@ def encode_context(context: Sequence[str | int]) -> bytes:
     return len(encoded).to_bytes(8, "big") + b"".join(encoded)
 
 
-def _hkdf(key: bytes, *, salt: bytes, info: bytes) -> bytes:
+def hkdf_sha256(key: bytes, *, salt: bytes, info: bytes) -> bytes:
+    """A key of 32 bytes for the purpose that ``info`` names (RFC 5869)."""
     return HKDF(algorithm=hashes.SHA256(), length=_KEY_BYTES, salt=salt or None, info=info).derive(key)

@@ -17,6 +17,7 @@ A touched row that is not kept leaves no trace: its sum is dropped before anythi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -24,8 +25,16 @@ from scipy import special, stats
 
 from common.errors import PrivacyConfigError
 from common.privacy.rng import NoiseSource
-from common.privacy.table_gradients import BLOCK_ROWS, RowSums
+from common.privacy.table_gradients import BLOCK_ROWS, RowSums, TableGradients, distinct_pairs
 from common.table import IntArray
+
+
+def unit_votes(found: Iterable[TableGradients], units: int, vote_norm: float) -> torch.Tensor:
+    """c_u of every unit, shape (units,), from the distinct rows with a gradient in all tables together."""
+    counts = [torch.bincount(g.units[distinct_pairs(g)], minlength=units) for g in found]
+    if not counts:
+        return torch.zeros(units, dtype=torch.float64)
+    return votes_per_row(torch.stack(counts).sum(dim=0), vote_norm)
 
 
 def votes_per_row(touched: torch.Tensor, vote_norm: float) -> torch.Tensor:
@@ -35,7 +44,9 @@ def votes_per_row(touched: torch.Tensor, vote_norm: float) -> torch.Tensor:
         touched: shape (units,): n_u, distinct rows over all tables.
         vote_norm: C_1.
     """
-    return torch.where(touched > 0, vote_norm / touched.clamp(min=1).double().sqrt(), torch.zeros(()).double())
+    return torch.where(
+        touched > 0, vote_norm / touched.clamp(min=1).double().sqrt(), torch.zeros((), dtype=torch.float64)
+    )
 
 
 def false_positives(touched: IntArray, rows: int, *, threshold: float, stddev: float, source: NoiseSource) -> IntArray:
@@ -75,14 +86,16 @@ def distinct_integers(count: int, high: int, source: NoiseSource) -> IntArray:
 
 
 class SelectedTable:
-    """The weight of one table of which every step updates the privately selected rows alone.
+    """The weight of one table, or of some of its rows, of which every step updates the privately selected rows alone.
 
     Args:
-        weight: (V, D), float32; changed in place.
+        weight: (R, D), float32 or float64; changed in place.
         source: secret randomness of this table.
         threshold: tau.
         vote_stddev: sigma_1 C_1.
         padding_row: a row that is never selected.
+        row_numbers: shape (R,), ascending: numbers of ``weight``'s rows in a table of ``total_rows``, where it holds
+            some of them; selected rows that it lacks are kept apart. By default it is the whole table.
     """
 
     def __init__(  # exception: the settings of one selection belong together
@@ -93,59 +106,78 @@ class SelectedTable:
         threshold: float,
         vote_stddev: float,
         padding_row: int | None = None,
+        row_numbers: IntArray | None = None,
+        total_rows: int | None = None,
     ) -> None:
         self._weight = weight
         self._source = source
         self._threshold = threshold
         self._vote_stddev = vote_stddev
         self._padding = np.array([] if padding_row is None else [padding_row], dtype=np.int64)
-        self.selected: list[torch.Tensor] = []  # of every step, ascending: public, as the release shows them
+        self._numbers = np.arange(len(weight)) if row_numbers is None else row_numbers
+        self._total = len(weight) if total_rows is None else total_rows
+        self._apart: list[tuple[IntArray, torch.Tensor]] = []
+        self.selected: list[IntArray] = []  # row numbers of every step, ascending: public, as the release shows them
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
-        """Current values of ``rows``, shape (R, D): every row is settled at all times."""
+        """Current values of ``rows`` of the weight, shape (R, D): every row is settled at all times."""
         return self._weight.index_select(0, rows)
 
     def step(self, sums: RowSums | None, *, scale: float, stddev: float) -> None:
         """Select rows, and take ``- scale * (S + z)`` on them, ``z ~ N(0, stddev^2)``."""
-        touched = torch.empty(0, dtype=torch.int64, device=self._weight.device) if sums is None else sums.rows
+        touched = np.empty(0, np.int64) if sums is None else self._numbers[sums.rows.cpu().numpy()]
         kept = self._kept(sums)
-        excluded = touched.cpu().numpy()
-        if len(self._padding):
-            excluded = np.union1d(excluded, self._padding)
-        fresh = torch.from_numpy(
-            false_positives(
-                excluded,
-                len(self._weight),
-                threshold=self._threshold,
-                stddev=self._vote_stddev,
-                source=self._source,
-            )
-        ).to(touched.device)
-        chosen = touched if kept is None else touched[kept]
+        fresh = false_positives(
+            np.union1d(touched, self._padding) if len(self._padding) else touched,
+            self._total,
+            threshold=self._threshold,
+            stddev=self._vote_stddev,
+            source=self._source,
+        )
         for start in range(0, len(fresh), BLOCK_ROWS):
-            rows = fresh[start : start + BLOCK_ROWS]
-            self._move(rows, torch.zeros(len(rows), self._weight.shape[1], dtype=torch.float64), scale, stddev)
-        if sums is not None and kept is not None:
+            self._move_fresh(fresh[start : start + BLOCK_ROWS], scale, stddev)
+        if sums is not None:
             some = sums.only(kept)
             for positions, block in some.blocks():
-                self._move(some.rows[positions], block, scale, stddev)
-        self.selected.append(torch.sort(torch.cat([chosen, fresh])).values)
+                self._move(some.rows[positions], block.add_(self._normal(len(block), stddev)), scale)
+        self.selected.append(np.sort(np.concatenate([touched[kept.cpu().numpy()], fresh])))
 
-    def _kept(self, sums: RowSums | None) -> torch.Tensor | None:
+    def _kept(self, sums: RowSums | None) -> torch.Tensor:
+        """Positions in ``sums.rows`` of the touched rows that are kept."""
         if sums is None:
-            return None
+            return torch.empty(0, dtype=torch.int64)
         if sums.votes is None:
             raise PrivacyConfigError("row selection needs the units' votes")
         noise = torch.from_numpy(self._source.normal(len(sums.votes), self._vote_stddev)).to(sums.votes.device)
         return torch.nonzero(sums.votes + noise >= self._threshold).reshape(-1)
 
-    def _move(self, rows: torch.Tensor, sums: torch.Tensor, scale: float, stddev: float) -> None:
-        if len(rows):
-            z = torch.from_numpy(self._source.normal(tuple(sums.shape), stddev)).to(sums.device)
-            self._weight.index_add_(0, rows, sums.add_(z).float(), alpha=-scale)
+    def _move_fresh(self, numbers: IntArray, scale: float, stddev: float) -> None:
+        noise = self._normal(len(numbers), stddev)
+        place = np.minimum(np.searchsorted(self._numbers, numbers), max(len(self._numbers) - 1, 0))
+        held = self._numbers[place] == numbers if len(self._numbers) else np.zeros(len(numbers), bool)
+        self._move(torch.from_numpy(place[held]).to(noise.device), noise[torch.from_numpy(held)], scale)
+        if not held.all():
+            self._apart.append((numbers[~held], noise[torch.from_numpy(~held)] * -scale))
+
+    def _move(self, rows: torch.Tensor, noised: torch.Tensor, scale: float) -> None:
+        self._weight.index_add_(0, rows, noised.to(self._weight.dtype), alpha=-scale)
+
+    def _normal(self, rows: int, stddev: float) -> torch.Tensor:
+        drawn = torch.from_numpy(self._source.normal((rows, self._weight.shape[1]), stddev))
+        return drawn.to(self._weight.device).double()
 
     def flush(self) -> None:
         """Nothing is owed."""
+
+    def changed(self) -> tuple[IntArray, torch.Tensor]:
+        """Numbers of all rows that some step selected, ascending, and their values; rows held apart began at zero."""
+        numbers = np.unique(np.concatenate([np.empty(0, np.int64), *self.selected]))
+        values = torch.zeros(len(numbers), self._weight.shape[1], dtype=self._weight.dtype)
+        held = np.flatnonzero(np.isin(self._numbers, numbers, assume_unique=True))
+        values[torch.from_numpy(np.searchsorted(numbers, self._numbers[held]))] = self._weight[held].cpu()
+        for rows, noise in self._apart:
+            values.index_add_(0, torch.from_numpy(np.searchsorted(numbers, rows)), noise.cpu().to(values.dtype))
+        return numbers, values
 
 
 def expected_false_positives(rows: int, *, threshold: float, stddev: float) -> float:

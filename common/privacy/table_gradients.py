@@ -249,10 +249,13 @@ def _given_sums(rows: torch.Tensor, votes: torch.Tensor | None, sums: torch.Tens
 
 
 def distinct_pairs(found: TableGradients) -> torch.Tensor:
-    """Positions of the first entry of every (row, unit): entries are ordered by row, then unit."""
-    new = torch.ones(len(found.place), dtype=torch.bool, device=found.place.device)
-    new[1:] = (found.place[1:] != found.place[:-1]) | (found.units[1:] != found.units[:-1])
-    return torch.nonzero(new).reshape(-1)
+    """Positions of one entry of every (row, unit) with a gradient that is not zero: masked padding has none."""
+    squares = torch.linalg.vecdot(found.gradients, found.gradients)
+    entries = torch.nonzero(squares[found.source] > 0).reshape(-1)
+    place, units = found.place[entries], found.units[entries]
+    new = torch.ones(len(entries), dtype=torch.bool, device=entries.device)
+    new[1:] = (place[1:] != place[:-1]) | (units[1:] != units[:-1])
+    return entries[new]
 
 
 def _sum_blocks(found: TableGradients, factors: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:

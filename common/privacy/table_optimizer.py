@@ -19,11 +19,10 @@ from torch.optim import Optimizer
 
 from common.errors import PrivacyConfigError
 from common.privacy.rng import NoiseSource
-from common.privacy.selection import votes_per_row
+from common.privacy.selection import unit_votes
 from common.privacy.table_gradients import (
     RowSums,
     TableGradients,
-    distinct_pairs,
     merged_sums,
     row_sums,
     squared_norms,
@@ -33,6 +32,7 @@ from common.privacy.table_gradients import (
 from common.privacy.tables import PrivateTable
 from common.privacy.unit_clipping import UnitClip
 from common.privacy.unit_sampling import Piece
+from common.table import IntArray
 
 
 class RowNoise(Protocol):
@@ -43,6 +43,8 @@ class RowNoise(Protocol):
     def step(self, sums: RowSums | None, *, scale: float, stddev: float) -> None: ...
 
     def flush(self) -> None: ...
+
+    def changed(self) -> tuple[IntArray, torch.Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -160,19 +162,13 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
         squares |= {name: squared_norms(gradients, units) for name, gradients in found.items()}
         squares |= {n: torch.linalg.vector_norm(g, dim=1, dtype=torch.float64).square() for n, g in dense.items()}
         factors = self.clip.factors(squares)
-        votes = None if self._noise.vote_norm is None else self._votes(found, units, self._noise.vote_norm)
+        votes = None if self._noise.vote_norm is None else unit_votes(found.values(), units, self._noise.vote_norm)
         for name, gradients in found.items():
             sums = row_sums(gradients, factors[name], votes)
             self._sums[name].append(sums.held() if self._check_skip_next_step(pop_next=False) else sums)
         for (name, gradient), parameter in zip(dense.items(), self.params, strict=True):
             total = weighted_sum(gradient, factors[name]).view_as(parameter)
             parameter.summed_grad = total if parameter.summed_grad is None else parameter.summed_grad + total
-
-    def _votes(self, found: Mapping[str, TableGradients], units: int, vote_norm: float) -> torch.Tensor:
-        touched = torch.zeros(units, dtype=torch.int64, device=self._device())
-        for gradients in found.values():
-            touched += torch.bincount(gradients.units[distinct_pairs(gradients)], minlength=units)
-        return votes_per_row(touched, vote_norm)
 
     def _unit_gradients(self, parameter: Any, unit_of: torch.Tensor | None, units: int) -> torch.Tensor:
         """Gradients of ``parameter`` by unit, shape (units, numel); zeros where it had no part in the loss."""

@@ -122,7 +122,7 @@ def private(job: StepJob) -> Callable[[torch.Tensor, torch.Tensor], None]:
     selecting = job.side == "selected"
     values = (SIGMA**-2 - VOTE_NOISE**-2) ** -0.5 if selecting else SIGMA
     optimizer = TableDPOptimizer(
-        torch.optim.SGD([nn.Parameter(torch.zeros(1), requires_grad=False)], lr=LR),
+        torch.optim.SGD([nn.Parameter(torch.zeros(1), requires_grad=False)], lr=LR / job.units),
         tables=works,
         clip=FlatClip(1.0),
         noise=NoiseScale(SIGMA, values, 1.0 if selecting else None),

@@ -97,7 +97,7 @@ def _checked(command: Sequence[str], timeout_s: float, search: Sequence[str] = (
 
 
 def _environment(home: str, search: Sequence[str]) -> dict[str, str]:
-    """Every side has all cores, whatever limit this process was given; Flower and Ray keep to ``home`` and call nobody."""
+    """Every side has all cores, whatever limits this process has; Flower and Ray keep to ``home`` and call nobody."""
     limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
         **{name: value for name, value in os.environ.items() if name not in limits},

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from common.privacy.claim import rounded_up
+from common.privacy.claim_words import rounded_up
 from simulations.commands.output import epsilon_shown, table
 from simulations.commands.release import main_table_name, opened, score_lines
 

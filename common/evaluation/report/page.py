@@ -58,6 +58,7 @@ def write_report(release: ReleaseView) -> str:
         claim=claim,
         void=claim.get("void") is not False,
         observers=_observers(claim),
+        first_accountant=claim.get("accountants", {}).get("first", {}).get("name", "PLD"),
         unit=_unit(claim),
         scores=release.evaluation,
         quality_plot=plots.quality_plot(release.evaluation),

@@ -153,9 +153,9 @@ pre { font: .78rem/1.45 "JetBrains Mono", Menlo, Consolas, "Liberation Mono", mo
 {% if observers %}
 <h3>Accountants</h3>
 <div class="scroll"><table>
-<tr><th>Against</th><th class="n">epsilon (PLD)</th><th class="n">PRV, lower</th><th class="n">PRV, estimate</th><th class="n">PRV, upper</th></tr>
+<tr><th>Against</th><th class="n">epsilon ({{ first_accountant }})</th><th>second opinion</th><th class="n">lower</th><th class="n">estimate</th><th class="n">upper</th></tr>
 {% for o in observers %}{% set second = o.second_opinion or {} %}
-<tr><td>{{ o.who }}</td><td class="n">{{ o.epsilon|num }}</td><td class="n">{{ second.lower|default(none)|num }}</td><td class="n">{{ second.estimate|default(none)|num }}</td><td class="n">{{ second.upper|default(none)|num }}</td></tr>
+<tr><td>{{ o.who }}</td><td class="n">{{ o.epsilon|num }}</td><td>{{ second.accountant|default(o.second_opinion_reason|default("none"))|num }}</td><td class="n">{{ second.lower|default(none)|num }}</td><td class="n">{{ second.estimate|default(none)|num }}</td><td class="n">{{ second.upper|default(none)|num }}</td></tr>
 {% endfor %}</table></div>
 <h3>Events</h3>
 <pre>{{ events }}</pre>

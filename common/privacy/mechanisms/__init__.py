@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
 
 from common.discovery import load_member, member_names
 from common.table import FloatArray
@@ -22,9 +24,9 @@ class Mechanism(Protocol):
     name: str
 
     def add_noise(
-        self, parameters: Mapping[str, FloatArray], stddev: float, source: NoiseSource
+        self, parameters: Mapping[str, NDArray[Any]], stddev: float, source: NoiseSource
     ) -> dict[str, FloatArray]:
-        """New arrays with independent noise of standard deviation ``stddev`` on every coordinate of every array."""
+        """New float32 arrays with independent noise of that ``stddev`` on every coordinate, added before rounding."""
 
     def event(self, noise_multiplier: float) -> DpEvent:
         """The event of one release with ``stddev = noise_multiplier * L2 sensitivity``."""

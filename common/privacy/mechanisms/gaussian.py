@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.errors import PrivacyConfigError
 from common.privacy.rng import NoiseSource
@@ -29,7 +30,7 @@ class Gaussian:
     name: str = "gaussian"
 
     def add_noise(
-        self, parameters: Mapping[str, FloatArray], stddev: float, source: NoiseSource
+        self, parameters: Mapping[str, NDArray[Any]], stddev: float, source: NoiseSource
     ) -> dict[str, FloatArray]:
         """New float32 arrays; the input is left as it is. Arrays are visited in the order of their names.
 

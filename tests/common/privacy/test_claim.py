@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from common.errors import PrivacyConfigError
-from common.privacy.claim import plan_of, problems, recompute, rounded_up
+from common.privacy.claim import plan_of, problems, recompute
+from common.privacy.claim_words import rounded_up
 
 from .test_plan import EXAMPLE, POISSON, made
 
@@ -16,6 +18,7 @@ COMBINATIONS: list[tuple[str, str, bool, dict[str, Any]]] = [
     ("central", "sentence", True, {}),
     ("local", "client", False, {}),
     ("example", "sentence", False, EXAMPLE),
+    ("example", "sentence", False, {**EXAMPLE, "rows": "selected"}),
     ("none", "client", False, {}),
 ]
 
@@ -42,8 +45,36 @@ def test_each_observer_has_epsilon_or_a_reason() -> None:
     second = central["public"]["second_opinion"]
     assert second["lower"] - 1e-3 <= central["public"]["epsilon"] <= second["upper"] + 1e-3
     assert second["error"] == pytest.approx((second["upper"] - second["lower"]) / 2)
+    assert second["accountant"] == "PRV" and central["public"]["second_opinion_reason"] is None
+    assert central["coordinator"]["second_opinion_reason"] == central["coordinator"]["reason"]
     rates = central["public"]["tpr_at_fpr"]
     assert 0.01 < rates["0.01"] <= 1.0
+
+
+def test_another_second_accountant_is_named_with_the_reason() -> None:
+    claim = claim_of("local", noise_multiplier=0.03)
+    entry = claim["observers"]["public"]
+    assert entry["second_opinion"]["accountant"] == claim["accountants"]["second"]["name"] == "RDP"
+    assert (
+        claim["accountants"]["second"]["package"] == "dp-accounting" and "overflows" in entry["second_opinion_reason"]
+    )
+    assert entry["epsilon"] <= entry["second_opinion"]["upper"] and problems(claim) == []
+
+
+def test_the_lack_of_a_second_opinion_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from common.privacy import mechanisms
+    from common.privacy.integer_events import DiscreteGaussianDpEvent
+
+    mechanism = SimpleNamespace(name="gaussian", event=lambda sigma: DiscreteGaussianDpEvent(64 * sigma, 64.0))
+    monkeypatch.setattr(mechanisms, "load", lambda name: mechanism)
+    claim = claim_of("local")
+    entry = claim["observers"]["public"]
+    assert (
+        entry["epsilon"] > 0 and entry["second_opinion"] is None and "integer noise" in entry["second_opinion_reason"]
+    )
+    assert claim["accountants"]["first"]["name"] == "RDP" and problems(claim) == []
+    claim["accountants"]["first"]["name"] = "PLD"
+    assert any("first accountant" in problem for problem in problems(claim))
 
 
 def test_test_mode_voids_the_claim() -> None:
@@ -128,6 +159,7 @@ def altered(path: str, value: Any) -> dict[str, Any]:
         ("delta", 1e-3),
         ("void", True),
         ("plan_digest", "0" * 64),
+        ("accountants/first/name", "RDP"),
     ],
 )
 def test_alterations_are_noticed(path: str, value: Any) -> None:
@@ -150,6 +182,11 @@ def test_alterations_are_noticed(path: str, value: Any) -> None:
         ("rounds_released", None),
         ("rounds_released", True),
         ("mechanism/name", ...),
+        ("mechanism/rows", "some"),
+        ("mechanism/rows", "selected"),
+        ("mechanism/selection_ratio", 0.5),
+        ("mechanism/selection_ratio", math.nan),
+        ("mechanism/selection_threshold", ...),
     ],
 )
 def test_malformed_claims_are_refused(path: str, value: Any) -> None:

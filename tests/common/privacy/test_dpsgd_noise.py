@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.privacy import dpsgd
+from common.privacy import example_update
 from common.privacy.dpsgd import train_example_mode
 from common.privacy.mechanisms.gaussian import GRID_BITS
 from common.privacy.plan import PrivacyPlan
@@ -137,7 +137,7 @@ def test_noise_that_is_missing_anywhere_is_noticed(lost: set[str | int]) -> None
 
 
 def test_untouched_rows_with_the_noise_of_one_step_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dpsgd, "math", SimpleNamespace(sqrt=lambda _: 1.0, floor=math.floor, log2=math.log2))
+    monkeypatch.setattr(example_update, "math", SimpleNamespace(sqrt=lambda _: 1.0, floor=math.floor, log2=math.log2))
     plan = plan_of(local_steps=3, noise_multiplier=50.0)
     assert not declared_noise_everywhere(plan, NoiseSource.seeded_for_tests(7))
 

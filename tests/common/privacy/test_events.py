@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import PrivacyConfigError
-from common.privacy.accounting import event_from_json, event_to_json
+from common.privacy.accounting import event_from_json, event_to_json, examples_event, truncated_poisson_event
+from common.privacy.integer_events import DiscreteGaussianDpEvent, SkellamDpEvent
 
 GAUSSIAN = st.builds(dp.GaussianDpEvent, st.floats(1e-3, 1e6))
 LEAF = st.one_of(
@@ -18,6 +19,20 @@ LEAF = st.one_of(
     st.builds(dp.PoissonSampledDpEvent, st.floats(1e-9, 1.0), GAUSSIAN),
     st.just(dp.NoOpDpEvent()),
     st.just(dp.NonPrivateDpEvent()),
+    st.builds(DiscreteGaussianDpEvent, st.floats(1e-3, 1e6), st.floats(1e-3, 1e6)),
+    st.builds(SkellamDpEvent, st.floats(1e-3, 1e6), st.floats(10, 1e6), st.floats(1e-3, 10)),
+    st.builds(
+        lambda sigma, rate, most: truncated_poisson_event(sigma, rate=rate, units=100, most_units=most),
+        st.floats(1e-3, 1e6),
+        st.floats(1e-9, 0.999),
+        st.integers(1, 200),
+    ),
+    st.builds(
+        lambda sigma, rate, most: examples_event(sigma, rate=rate, most_examples=most),
+        st.floats(1e-3, 1e6),
+        st.floats(1e-9, 1.0),
+        st.integers(1, 1000),
+    ),
 )
 EVENT = st.recursive(
     LEAF,
@@ -37,6 +52,15 @@ def test_events_survive_json(event: dp.DpEvent) -> None:
 
 
 G = {"event": "gaussian", "noise_multiplier": 1.0}
+D = {"event": "discrete_gaussian", "sigma": 4.0, "l2_sensitivity": 2.0}
+S = {"event": "skellam", "variance": 4.0, "l1_sensitivity": 4.0, "l2_sensitivity": 2.0}
+T = {"event": "truncated_poisson_sampled", "units": 9, "most_units": 2, "rate": 0.1, "noise_multiplier": 1.0}
+M = {
+    "event": "mixture_of_gaussians",
+    "noise_multiplier": 1.0,
+    "sensitivities": [0.0, 1.0, 2.0],
+    "probabilities": [0.5, 0.25, 0.25],
+}
 
 
 @pytest.mark.parametrize(
@@ -66,6 +90,25 @@ G = {"event": "gaussian", "noise_multiplier": 1.0}
         {"event": "repeated", "count": True, "of": G},
         {"event": "repeated", "count": 10**10, "of": G},
         {"event": "repeated", "count": 2},
+        *({**D, "sigma": bad} for bad in (0.0, -1.0, math.nan, math.inf, True, "1", None)),
+        {"event": "discrete_gaussian", "sigma": 4.0},
+        {**D, "noise_multiplier": 1.0},
+        *({**S, "l1_sensitivity": bad} for bad in (0.0, 1.0, math.nan, "4")),
+        {**S, "order": 2},
+        {"event": "poisson_sampled", "rate": 0.5, "of": D},
+        {"event": "poisson_sampled", "rate": 0.5, "of": T},
+        {"event": "poisson_sampled", "rate": 0.5, "of": M},
+        *({**T, "units": bad} for bad in (0, 9.0, True, "9", 10**10)),
+        *({**T, "most_units": bad} for bad in (0, -1, 2.0)),
+        *({**T, "rate": bad} for bad in (0.0, 1.0, 2.0, None)),
+        {**T, "noise_multiplier": 0.0},
+        {**M, "noise_multiplier": 0.0},
+        *(
+            {**M, "sensitivities": bad}
+            for bad in (None, 1.0, [0.0, 1.0], [2.0, 1.0, 0.0], [0.0, True, 2.0], ["0", 1, 2])
+        ),
+        *({**M, "probabilities": bad} for bad in ([0.5, 0.25, 0.2], [1.0, 0.5, -0.5], {}, [[0.5], 0.25, 0.25])),
+        {**M, "sensitivities": list(range(2000)), "probabilities": [1 / 2000] * 2000},
         {"event": "composed", "of": G},
         {"event": "composed", "of": [G, None]},
         {"event": "composed", "of": [G] * 100_001},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import pickle
 
@@ -195,3 +196,16 @@ def test_malformed_updates_are_refused_and_change_nothing(batch: UpdateBatch) ->
         total.add(batch)
     released = release(total, NONE, NoiseSource.from_os())
     assert not full(released.rows["t"]).any() and not released.dense["d"].any()
+
+
+def test_noise_comes_before_the_sum_is_rounded() -> None:
+    """In float32, 1 + 2^-25 is 1: rounded before the noise, a small contribution would be lost or doubled."""
+    size = 100_000
+    specs = (ParameterSpec("d", (size,)),)
+    total = PrivateSum(specs)
+    for value in (1.0, 2.0**-25):
+        total.add(UpdateBatch(1, {}, {"d": np.full((1, size), value, np.float32)}))
+    plan = dataclasses.replace(CENTRAL, noise_multiplier=2.0**-22, l2_clip_norm=1.0)
+    noised = release(total, plan, NoiseSource.seeded_for_tests(0)).dense["d"].astype(np.float64)
+    assert abs(noised.mean() - (1 + 2.0**-25)) < 8 * 2.0**-22 / math.sqrt(size)
+    assert abs(noised.mean() - 1.0) > 8 * 2.0**-22 / math.sqrt(size)

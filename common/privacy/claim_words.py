@@ -1,0 +1,105 @@
+"""The words and facts of a claim: everything in it that follows from the plan without an accountant."""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_CEILING, Context
+from typing import TYPE_CHECKING, Any
+
+from common.privacy import accounting
+
+if TYPE_CHECKING:
+    from common.privacy.plan import PrivacyPlan
+
+WEAK_EPSILON = 10.0  # from here on the claim says in words how little it means
+
+
+def sentence(plan: PrivacyPlan, value: float | None) -> str:
+    """The claim against the public in one sentence, with epsilon ``value`` (``None``: nothing protects)."""
+    if plan.test_mode:
+        return "NOT PRIVATE: made in test mode, with noise from a public seed."
+    if plan.mode == "none" or value is None:
+        return "NOT PRIVATE: no noise was added."
+    whom = "anyone but the coordinator" if plan.mode == "central" else "anyone, the coordinator included"
+    what = "one client" if plan.unit_is_client else f"one {plan.unit} of a client"
+    zeroed = plan.adjacency.startswith("zero")
+    act = "replacing the updates of one client by zero" if zeroed else f"adding or removing {what}"
+    shown, delta = rounded_up(value), rounded_up(plan.delta)
+    return (
+        f"For {whom}, {act} changes the probability of any outcome of all released rounds by a factor of at most "
+        f"e^{shown}, but for a probability of {delta} (epsilon = {shown}, delta = {delta})."
+    ) + (_weakness(value, plan.delta) if value > WEAK_EPSILON else "")
+
+
+def _weakness(value: float, delta: float) -> str:
+    found = math.floor(1000 * accounting.tpr_bound(value, delta, 0.01)) / 10
+    return f" WEAK: an attack that errs on 1 % of the others may find {found:g} % of the units."
+
+
+def rounded_up(value: float) -> str:
+    """Four significant digits, never below the value: a claim must not shrink on its way into a sentence."""
+    return f"{float(Context(prec=4, rounding=ROUND_CEILING).create_decimal(repr(value))):.4g}"
+
+
+def mechanism_facts(plan: PrivacyPlan) -> dict[str, Any]:
+    """What bounds a contribution and what noise is added."""
+    where = {
+        "none": "nowhere",
+        "central": "coordinator",
+        "local": "client, once a round",
+        "example": "client, every step",
+    }
+    return {
+        "name": plan.mechanism,
+        "noise_added": where[plan.mode],
+        "noise_multiplier": plan.noise_multiplier,
+        "l2_clip_norm": plan.l2_clip_norm if math.isfinite(plan.l2_clip_norm) else None,
+        "noise_stddev": plan.noise_stddev,
+        "rows": plan.rows,
+        "selection_ratio": plan.selection_ratio,
+        "selection_threshold": plan.selection_threshold,
+        "test_mode": plan.test_mode,
+        "random_source": "public seed" if plan.test_mode else "AES-256-CTR keyed by the operating system",
+    }
+
+
+def sampler_facts(plan: PrivacyPlan) -> dict[str, Any]:
+    """How clients and units are drawn."""
+    return {
+        "clients": plan.sampling,
+        "client_rate": plan.rate,
+        "amplification_by_client_sampling": plan.amplified,
+        "units": "poisson" if plan.mode == "example" else "all",
+        "unit_rate": plan.unit_rate,
+        "local_steps": plan.local_steps,
+    }
+
+
+def public_facts(plan: PrivacyPlan) -> list[str]:
+    """What the guarantee takes to be public."""
+    known = [
+        "the configuration of the run",
+        "the row domain (its keys and frequencies)",
+        "the divisor of the sum, and what follows from it",
+    ]
+    if not (plan.mode == "central" and plan.unit_is_client):
+        known.append("which clients took part in which round")
+    return known
+
+
+def not_covered(plan: PrivacyPlan) -> list[str]:
+    """What the guarantee says nothing about."""
+    gaps = [
+        "other runs and other releases on the same data: the client's ledger adds them up",
+        "choices made by looking at private data before this run, such as tuning",
+        "what the data of the other units tells about a unit (attributes, correlations)",
+        "message sizes, timing and network addresses",
+        "attacks on floating-point arithmetic, but for the rounding of all noise to a public grid",
+    ]
+    if not plan.unit_is_client:
+        gaps.append(f"a person whose data forms several units ({plan.unit}), or lies with several clients")
+    if plan.mode == "central":
+        gaps.append("the coordinator, who sees every client's update; and anyone who breaks into it")
+    if plan.amplified:
+        gaps.append("an observer who learns which clients were drawn or how many answered: do not publish either")
+    return [*gaps, "which clients there are, and which of them were held out for evaluation: both are taken as given"]

@@ -1,0 +1,98 @@
+"""Integer-valued noise as events that carry their own Renyi bound: dp_accounting's grid covers one dimension alone.
+
+Both events are of ONE unsampled release: noise on every coordinate of an integer vector. No amplification by sampling
+is claimed for them (``common.privacy.groups`` refuses them inside a sample).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from dp_accounting import DpEvent
+from numpy.typing import NDArray
+
+from common.errors import PrivacyConfigError
+
+_MOST = 1e12  # above it a float64 no longer tells neighbouring integers' squares apart
+
+# Fractions for large epsilons, every integer where usual targets have their best order, powers for tiny ones.
+ORDERS: NDArray[np.float64] = np.unique(
+    np.concatenate([np.linspace(1.02, 2, 50), np.linspace(2, 12, 101), np.arange(12, 256), np.geomspace(256, 1e6, 200)])
+)
+
+
+@dataclass(frozen=True)
+class DiscreteGaussianDpEvent(DpEvent):  # type: ignore[misc]  # the package has no types
+    """Independent discrete Gaussians on all coordinates of an integer vector.
+
+    One sampler must draw them: a sum of discrete Gaussians is not one.
+
+    Attributes:
+        sigma: the parameter of N_Z(0, sigma^2), in grid steps; the density is proportional to exp(-x^2 / 2 sigma^2).
+        l2_sensitivity: bound on the L2 norm of what one unit changes in the INTEGER vector, in grid steps.
+
+    Raises:
+        PrivacyConfigError: a number is not positive and finite.
+    """
+
+    sigma: float
+    l2_sensitivity: float
+
+    def __post_init__(self) -> None:
+        _check(sigma=self.sigma, l2_sensitivity=self.l2_sensitivity)
+
+    def renyi(self) -> NDArray[np.float64]:
+        """The Renyi divergence at ``ORDERS``, at most ``order * Delta_2^2 / (2 sigma^2)``.
+
+        Source: Canonne, Kamath and Steinke 2020 (arXiv 2004.00010), proposition 5 for one coordinate and theorem 14
+        for all. It holds for integer shifts of any dimension: the two normalising sums differ by Poisson summation in
+        the right direction.
+        """
+        return ORDERS * self.l2_sensitivity**2 / (2 * self.sigma**2)
+
+
+@dataclass(frozen=True)
+class SkellamDpEvent(DpEvent):  # type: ignore[misc]  # the package has no types
+    """Independent Skellam noise (a difference of two equal Poissons) on all coordinates of an integer vector.
+
+    Sums of Skellam variables are Skellam, so ``variance`` may be that of the sum of several parties' noise.
+
+    Attributes:
+        variance: mu, the variance of the noise on one coordinate, in squared grid steps (each Poisson has mu / 2).
+        l1_sensitivity, l2_sensitivity: bounds on the norms of what one unit changes in the INTEGER vector; integers
+            have L1 <= L2^2, and dimension d gives L1 <= sqrt(d) L2.
+
+    Raises:
+        PrivacyConfigError: a number is not positive and finite, or the L1 bound lies below the L2 bound.
+    """
+
+    variance: float
+    l1_sensitivity: float
+    l2_sensitivity: float
+
+    def __post_init__(self) -> None:
+        _check(variance=self.variance, l1_sensitivity=self.l1_sensitivity, l2_sensitivity=self.l2_sensitivity)
+        if self.l1_sensitivity < self.l2_sensitivity:
+            raise PrivacyConfigError("an L1 sensitivity is never below the L2 sensitivity of the same vector")
+
+    def renyi(self) -> NDArray[np.float64]:
+        """The Renyi divergence at ``ORDERS``.
+
+        For integer orders a: a D2^2 / (2 mu) + min(((2a - 1) D2^2 + 6 D1) / (4 mu^2), 3 D1 / (2 mu)). Between integers
+        the value of the next one holds, as the divergence grows with the order.
+
+        Source: Agarwal, Kairouz and Liu 2021 (arXiv 2110.04995), theorem 3.5 and corollary 3.6.
+        """
+        mu, first, squared = self.variance, self.l1_sensitivity, self.l2_sensitivity**2
+        order = np.ceil(ORDERS)
+        excess = np.minimum(((2 * order - 1) * squared + 6 * first) / (4 * mu**2), 3 * first / (2 * mu))
+        return order * squared / (2 * mu) + excess
+
+
+def _check(**numbers: float) -> None:
+    for name, number in numbers.items():
+        good = isinstance(number, (int, float)) and not isinstance(number, bool)
+        if not good or not 1 / _MOST <= number <= _MOST or math.isnan(number):
+            raise PrivacyConfigError(f"the {name} of integer noise must lie in [{1 / _MOST:g}, {_MOST:g}]")
