@@ -91,7 +91,7 @@ def _encoded(array: NDArray[Any], records: Any) -> Any:
 
 
 def _decoded(array: Any) -> NDArray[Any]:
-    """What ``array.numpy()`` reads, as a read-only view of the message; anything unusual is left to ``array.numpy()``."""
+    """What ``array.numpy()`` reads, as a read-only view of the message; anything unusual is left to that method."""
     stream = io.BytesIO(array.data)
     if array.stype != SERIALIZED or npy.read_magic(stream) != (1, 0):
         return array.numpy()

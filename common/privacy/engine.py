@@ -149,8 +149,7 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
             max_examples=max_examples,
             max_piece=max_physical_batch_size,
         )
-        sampler.on_piece = lambda piece: private_optimizer.signal_skip_step(do_skip=not piece.last)
-        private_optimizer.expect(sampler.pieces)
+        sampler.on_piece = private_optimizer.begin
         private_optimizer.attach_step_hook(self.accountant.get_optimizer_hook_fn(sample_rate=unit_rate))
         return private, private_optimizer, _loader(data_loader, sampler)
 
@@ -178,6 +177,7 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
             expected_batch_size=expected_batch_size,
             loss_reduction=loss_reduction,
             source=self._source.derive("dense"),
+            sampled=True,
         )
 
     def _row_noise(self, name: str, table: PrivateTable, noise: NoiseScale, selection: RowSelection | None) -> RowNoise:

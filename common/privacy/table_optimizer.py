@@ -8,7 +8,6 @@ finite counts for zero instead of spoiling the sum.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -81,6 +80,7 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
         expected_batch_size: the public divisor.
         loss_reduction: whether the loss is the ``mean`` or the ``sum`` over the examples of a batch.
         source: secret randomness of dense noise and counts.
+        sampled: whether a sampler announces every batch by ``begin``; steps on other batches are then refused.
     """
 
     def __init__(  # exception: what Opacus' own optimizers take, and what the tables need
@@ -93,6 +93,7 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
         expected_batch_size: float,
         loss_reduction: str,
         source: NoiseSource,
+        sampled: bool = False,
     ) -> None:
         super().__init__(
             optimizer,
@@ -105,12 +106,23 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
         self.clip = clip
         self._noise = noise
         self._source = source
-        self._expected: deque[Piece] | None = None
+        self._sampled = sampled
+        self._piece: Piece | None = None
         self._sums: dict[str, list[RowSums]] = {name: [] for name in self.tables}
 
-    def expect(self, pieces: deque[Piece]) -> None:
-        """From now on every batch holds the units that ``pieces`` says, in order."""
-        self._expected = pieces
+    def begin(self, piece: Piece) -> None:
+        """Hear which units the next batch holds. Sums of a logical batch that was left without a step are forgotten:
+        a unit may be drawn again, and the noise of one step covers it once.
+        """
+        self._piece = piece
+        self._step_skip_queue = [not piece.last]
+        for work in self.tables.values():
+            work.table.lookups.clear()
+        if piece.first:
+            for parts in self._sums.values():
+                parts.clear()
+            for parameter in self.params:
+                parameter.summed_grad = None
 
     @property
     def layers(self) -> list[str]:
@@ -141,7 +153,12 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
         return True
 
     def _accumulate(self) -> None:
-        piece = self._expected.popleft() if self._expected else None
+        piece, self._piece = self._piece, None
+        if piece is None and self._sampled:
+            raise PrivacyConfigError(
+                "a step on a batch that the private loader did not draw: its units are unknown and not accounted",
+                remedy="Step once for every batch of the loader that make_private returned.",
+            )
         unit_of = None if piece is None else torch.from_numpy(piece.units).to(self._device())
         examples = self._examples() if piece is None else len(piece.examples)
         units = examples if piece is None else piece.count

@@ -7,7 +7,6 @@ what other units hold.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -27,17 +26,19 @@ class Piece:
         examples: shape (B,): which examples.
         units: shape (B,): the unit of each, numbered from 0 within the piece.
         count: units in the piece.
-        last: whether the logical batch ends here.
+        first: whether the logical batch begins here.
+        last: whether it ends here.
     """
 
     examples: IntArray
     units: IntArray
     count: int
+    first: bool
     last: bool
 
 
 class UnitSampler(Sampler[list[int]]):
-    """Batches of example numbers for a ``DataLoader``; ``pieces`` says which unit each example of a batch belongs to.
+    """Batches of example numbers for a ``DataLoader``; ``on_piece`` hears of each before it is loaded.
 
     Args:
         unit_of_example: shape (examples,), int64: the unit of each example, any integers.
@@ -77,7 +78,6 @@ class UnitSampler(Sampler[list[int]]):
             )
         self._rate, self._steps, self._source = unit_rate, steps, source
         self._max_examples, self._max_piece = max_examples, max_piece
-        self.pieces: deque[Piece] = deque()
         self.on_piece: Callable[[Piece], None] = lambda piece: None
 
     @property
@@ -91,7 +91,6 @@ class UnitSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for _ in range(self._steps):
             for piece in self._logical_batch():
-                self.pieces.append(piece)
                 self.on_piece(piece)
                 yield piece.examples.tolist()
 
@@ -106,7 +105,7 @@ class UnitSampler(Sampler[list[int]]):
                 size = 0
             parts[-1].append(group)
             size += len(group)
-        return [_piece(part, last=k + 1 == len(parts)) for k, part in enumerate(parts)]
+        return [_piece(part, first=k == 0, last=k + 1 == len(parts)) for k, part in enumerate(parts)]
 
     def _chosen(self, members: IntArray) -> IntArray:
         if self._max_examples is None or len(members) <= self._max_examples:
@@ -115,7 +114,7 @@ class UnitSampler(Sampler[list[int]]):
         return members[np.argsort(keys)[: self._max_examples]]
 
 
-def _piece(groups: list[IntArray], *, last: bool) -> Piece:
+def _piece(groups: list[IntArray], *, first: bool, last: bool) -> Piece:
     sizes = [len(group) for group in groups]
     examples = np.concatenate([np.empty(0, np.int64), *groups])
-    return Piece(examples, np.repeat(np.arange(len(groups)), sizes), len(groups), last)
+    return Piece(examples, np.repeat(np.arange(len(groups)), sizes), len(groups), first, last)

@@ -177,16 +177,38 @@ def test_a_unit_that_is_not_finite_counts_for_nothing(bad: float) -> None:
 def test_an_empty_batch_is_a_step_of_noise() -> None:
     module, optimizer, loader, engine = made(unit_rate=1e-9, noise_multiplier=1.0, steps=3)
     before = {n: v.clone() for n, v in module.state_dict().items()}
-    rounds = 0
-    for (rows,) in [(torch.zeros((0, LENGTH), dtype=torch.int64),)] * 3:
+    train(module, optimizer, loader)
+    after = module.state_dict()
+    assert all((after[n] != before[n]).float().mean() > 0.99 for n in before)
+    assert engine.accountant.history[0][2] == 3
+
+
+def test_a_step_on_a_batch_that_was_not_drawn_is_refused() -> None:
+    module, optimizer, loader, _ = made()
+    for (rows,) in loader:
+        losses(module, rows).sum().backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    losses(module, data(3)).sum().backward()
+    with pytest.raises(PrivacyConfigError, match="did not draw"):
+        optimizer.step()
+
+
+def test_a_batch_left_without_a_step_adds_nothing_to_the_next() -> None:
+    """A unit in both batches would count twice under the noise of one step."""
+    module, optimizer, loader, _ = made(steps=2, max_physical_batch_size=4)
+    pieces = iter(loader)
+    for _ in range(2):  # of three pieces
+        (rows,) = next(pieces)
+        losses(module, rows).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    next(pieces)
+    for (rows,) in pieces:
         optimizer.zero_grad()
         losses(module, rows).sum().backward()
         optimizer.step()
-        rounds += 1
-    after = module.state_dict()
-    assert all((after[n] != before[n]).float().mean() > 0.99 for n in before)
-    assert engine.accountant.history[0][2] == rounds
-    del loader
+    assert same(module, plain_step(data(12), [[k] for k in range(12)], flat(0.5)))
 
 
 def released(sigma: float, rows: str, seed: int, steps: int = 4) -> dict[str, np.ndarray]:
