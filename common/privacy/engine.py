@@ -114,6 +114,12 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
         """
         if not 0 < noise_multiplier < float("inf"):
             raise PrivacyConfigError(f"the noise multiplier must be positive and finite, not {noise_multiplier}")
+        if self.dataset is not None and self.dataset is not data_loader.dataset:
+            raise PrivacyConfigError(
+                "this engine has accounted another data set: its epsilon would mix the two",
+                remedy="Make a new PrivacyEngine for other data.",
+            )
+        self.dataset = data_loader.dataset
         replace_embeddings(module)
         self.validate(module=module, optimizer=None, data_loader=None)
         if rows == "dense":

@@ -359,6 +359,21 @@ def test_bad_settings_are_refused(settings: dict[str, object]) -> None:
         made(**settings)
 
 
+def test_an_engine_accounts_one_data_set() -> None:
+    *_, engine = made()
+    module = Model()
+    with pytest.raises(PrivacyConfigError, match="another data set"):
+        engine.make_private(
+            module=module,
+            optimizer=torch.optim.SGD(module.parameters(), lr=LR),
+            data_loader=DataLoader(TensorDataset(data(5)), batch_size=2),
+            noise_multiplier=1.0,
+            max_grad_norm=1.0,
+            unit_rate=0.5,
+            steps=1,
+        )
+
+
 def test_a_unit_larger_than_a_piece_is_refused() -> None:
     with pytest.raises(DataError, match="computed at once"):
         made(unit_of_example=np.zeros(12, np.int64), max_physical_batch_size=4)
