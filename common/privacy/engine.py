@@ -67,6 +67,7 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Secure RNG turned off")  # its noise is not used here
             super().__init__(accountant="prv")
+        self.dataset: Any = None  # whose steps the accountant counts
         self._source = source or NoiseSource.from_os()
 
     def make_private(  # type: ignore[override]  # exception: the keywords of Opacus' method, and what units and rows need
