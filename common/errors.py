@@ -15,7 +15,8 @@ FedembedError (1)
 ├── CheckpointError (12)      a checkpoint is damaged or belongs to another run
 ├── StorageError (13)         the disk is full or not writable
 ├── DependencyError (14)      an optional dependency is missing
-└── EvaluationError (15)      a benchmark cannot be scored
+├── EvaluationError (15)      a benchmark cannot be scored
+└── ConformanceError (16)     a privacy mechanism does not do what is claimed
 """
 
 from __future__ import annotations
@@ -112,3 +113,8 @@ class DependencyError(FedembedError):
 class EvaluationError(FedembedError):
     exit_code = 15
     remedy = "Choose a benchmark that shares keys with the table."
+
+
+class ConformanceError(FedembedError):
+    exit_code = 16
+    remedy = "Release nothing made with these settings; report the lines marked VIOLATION as a fault in fedembed."

@@ -1,4 +1,4 @@
-"""What the coordinator makes of a released sum."""
+"""Which clients a round asks, and what the coordinator makes of the released sum."""
 
 from __future__ import annotations
 
@@ -8,9 +8,31 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.privacy.private_sum import Released
-from common.table import FloatArray
+from common.privacy.rng import NoiseSource
+from common.table import FloatArray, IntArray
 from common.work import Work
 from server.rounds import Node
+
+
+def drawn_clients(work: Work, nodes: Sequence[Node], source: NoiseSource) -> dict[int, IntArray]:
+    """Node -> numbers of its clients in a round: all, or each by itself with the public rate.
+
+    Args:
+        source: of this round; from the operating system, so that who was drawn is as secret as the accounting says.
+    """
+    federation = work.scenario.federation
+    if federation.sampling == "full":
+        return {n.node_id: np.arange(n.clients, dtype=np.int64) for n in nodes}
+    hits = {n.node_id: source.derive("cohort", k).bernoulli(n.clients, federation.rate) for k, n in enumerate(nodes)}
+    return {node: np.flatnonzero(hit).astype(np.int64) for node, hit in hits.items()}
+
+
+def denominator(work: Work, nodes: Sequence[Node]) -> float:
+    """A public constant: as configured, or the expected cohort from the public number of enrolled clients."""
+    federation, server = work.scenario.federation, work.scenario.server
+    enrolled = sum(n.clients for n in nodes)
+    rate = federation.rate if federation.sampling == "poisson" else 1.0
+    return server.denominator if server.denominator is not None else max(1.0, rate * enrolled)
 
 
 def noise_of_sum(work: Work, nodes: Sequence[Node]) -> float:

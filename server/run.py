@@ -17,7 +17,7 @@ from common.privacy.private_sum import Released, release
 from common.privacy.rng import NoiseSource
 from common.table import IntArray
 from common.work import Work, refuse_large_delta
-from server.aggregation import dense_sums, noise_of_sum
+from server.aggregation import denominator, dense_sums, drawn_clients, noise_of_sum
 from server.checkpoint import CheckpointDirectory, RunState
 from server.optimizers import MeanUpdate, apply_step
 from server.progress import Reporter
@@ -149,7 +149,7 @@ class FederatedRun:
         attempt = self._checkpoints.begin_attempt(number)
         machine = RoundMachine(self._work, self._run, number)
         source = self._source.derive("round", number, 0 if self._work.plan.test_mode else attempt)
-        drawn = self._draw(nodes, source)
+        drawn = drawn_clients(self._work, nodes, source)
         for wave in cohort_waves(nodes, drawn, CLIENTS_PER_MESSAGE):
             self._exchange_wave(machine, state, wave, attempt)
         private_sum = machine.close()
@@ -170,15 +170,6 @@ class FederatedRun:
 
     def _is_last(self, number: int) -> bool:
         return number == self._work.scenario.federation.rounds or not self._affordable()
-
-    def _draw(self, nodes: list[Node], source: NoiseSource) -> dict[int, IntArray]:
-        federation = self._work.scenario.federation
-        if federation.sampling == "full":
-            return {n.node_id: np.arange(n.clients, dtype=np.int64) for n in nodes}
-        hits = {
-            n.node_id: source.derive("cohort", k).bernoulli(n.clients, federation.rate) for k, n in enumerate(nodes)
-        }
-        return {node: np.flatnonzero(hit).astype(np.int64) for node, hit in hits.items()}
 
     def _exchange_wave(
         self, machine: RoundMachine, state: RunState, wave: list[tuple[Node, IntArray]], attempt: int
@@ -248,18 +239,11 @@ class FederatedRun:
             state.parameters = {n: np.asarray(v, dtype=np.float32) for n, v in new.items()}
             self._changed = None
             return norm
-        divisor = np.float32(self._denominator(nodes))
+        divisor = np.float32(denominator(work, nodes))
         means = {n: MeanUpdate(ids, values / divisor) for n, (ids, values) in released.rows.items()}
         means |= {n: MeanUpdate(None, value / divisor) for n, value in released.dense.items()}
         self._changed = apply_step(state.parameters, means, state.optimizer, work.scenario.server)
         return float(np.sqrt(sum(float(np.sum(m.values**2)) for m in means.values()))) * work.scenario.server.lr
-
-    def _denominator(self, nodes: list[Node]) -> float:
-        """A public constant: as configured, or the expected cohort from the public number of enrolled clients."""
-        federation, server = self._work.scenario.federation, self._work.scenario.server
-        enrolled = sum(n.clients for n in nodes)
-        rate = federation.rate if federation.sampling == "poisson" else 1.0
-        return server.denominator if server.denominator is not None else max(1.0, rate * enrolled)
 
     def _public_facts(
         self, machine: RoundMachine, number: int, step_norm: float, seconds: float, nodes: list[Node]

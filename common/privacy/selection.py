@@ -25,13 +25,13 @@ from scipy import special, stats
 
 from common.errors import PrivacyConfigError
 from common.privacy.rng import NoiseSource
-from common.privacy.table_gradients import BLOCK_ROWS, RowSums, TableGradients, distinct_pairs
+from common.privacy.table_gradients import BLOCK_ROWS, RowSums, TableGradients
 from common.table import IntArray
 
 
 def unit_votes(found: Iterable[TableGradients], units: int, vote_norm: float) -> torch.Tensor:
     """c_u of every unit, shape (units,), from the distinct rows with a gradient in all tables together."""
-    counts = [torch.bincount(g.units[distinct_pairs(g)], minlength=units) for g in found]
+    counts = [torch.bincount(g.units[g.distinct_pairs], minlength=units) for g in found]
     if not counts:
         return torch.zeros(units, dtype=torch.float64)
     return votes_per_row(torch.stack(counts).sum(dim=0), vote_norm)

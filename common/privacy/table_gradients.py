@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch.nn import functional
@@ -47,6 +48,26 @@ class TableGradients:
     source: torch.Tensor
     weights: torch.Tensor
     gradients: torch.Tensor
+
+    @cached_property
+    def squares(self) -> torch.Tensor:
+        """Squared norm of each of ``gradients``, shape (S,), float64."""
+        squares = torch.linalg.vecdot(self.gradients, self.gradients).double()
+        if bool(torch.isfinite(squares).all()):
+            return squares
+        return self.gradients.double().square().sum(dim=1)  # squares of finite numbers may overflow in float32
+
+    @cached_property
+    def distinct_pairs(self) -> torch.Tensor:
+        """Positions of one entry of every (row, unit) with a gradient that is not zero: masked padding has none."""
+        moving = self.squares > 0
+        entries = torch.arange(len(self.place), device=self.place.device)
+        if not bool(moving.all()):
+            entries = torch.nonzero(moving[self.source]).reshape(-1)
+        place, units = self.place[entries], self.units[entries]
+        new = torch.ones(len(entries), dtype=torch.bool, device=entries.device)
+        new[1:] = (place[1:] != place[:-1]) | (units[1:] != units[:-1])
+        return entries[new]
 
 
 def table_gradients(
@@ -133,10 +154,7 @@ def squared_norms(found: TableGradients, units: int) -> torch.Tensor:
 
     Never below the exact value; infinite or NaN where a gradient is not finite.
     """
-    squares = torch.linalg.vecdot(found.gradients, found.gradients).double()
-    if not bool(torch.isfinite(squares).all()):  # squares of finite numbers may overflow in float32
-        squares = found.gradients.double().square().sum(dim=1)
-    single = squares[found.source].mul_(found.weights.square())
+    single = found.squares[found.source].mul_(found.weights.square())
     same = (found.place[1:] == found.place[:-1]) & (found.units[1:] == found.units[:-1])
     if bool(same.any()):
         single = _with_repeats_summed(found, single, same)
@@ -198,7 +216,7 @@ def row_sums(found: TableGradients, factors: torch.Tensor, votes: torch.Tensor |
     """The clipped sums S of ``found``, and where ``votes`` (units,) are given, their sums for every row."""
     counted = None
     if votes is not None:
-        pairs = distinct_pairs(found)
+        pairs = found.distinct_pairs
         counted = torch.zeros(len(found.rows), dtype=torch.float64, device=found.place.device)
         counted.index_add_(0, found.place[pairs], votes[found.units[pairs]])
     return RowSums(
@@ -246,16 +264,6 @@ def _given_sums(rows: torch.Tensor, votes: torch.Tensor | None, sums: torch.Tens
         lambda: iter([(slice(0, len(rows)), sums)]),
         lambda kept: _given_sums(rows[kept], None, sums[kept]),
     )
-
-
-def distinct_pairs(found: TableGradients) -> torch.Tensor:
-    """Positions of one entry of every (row, unit) with a gradient that is not zero: masked padding has none."""
-    squares = torch.linalg.vecdot(found.gradients, found.gradients)
-    entries = torch.nonzero(squares[found.source] > 0).reshape(-1)
-    place, units = found.place[entries], found.units[entries]
-    new = torch.ones(len(entries), dtype=torch.bool, device=entries.device)
-    new[1:] = (place[1:] != place[:-1]) | (units[1:] != units[:-1])
-    return entries[new]
 
 
 def _sum_blocks(found: TableGradients, factors: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:

@@ -9,10 +9,12 @@ import dp_accounting as dp
 import numpy as np
 from numpy.typing import NDArray
 
+from common.evaluation.conformance import Subject
+from common.privacy import accounting
 from common.privacy.accounting import grouped
 from common.privacy.plan import PrivacyPlan
 from common.privacy.rng import NoiseSource
-from simulations.mutants import Mutant, Subject
+from simulations.mutants import Mutant
 
 
 def _amplified_always(plan: PrivacyPlan, observer: str, rounds: int) -> dp.DpEvent:
@@ -62,6 +64,21 @@ def _everyone(source: NoiseSource, clients: int, rate: float) -> NDArray[np.bool
     return np.ones(clients, dtype=bool)
 
 
+def _half_sensitivity(plan: PrivacyPlan, observer: str, rounds: int) -> dp.DpEvent:
+    """Accounted as if a unit moved the sum by C / 2: neighbours that replace, sold as ones that add or remove."""
+    return dataclasses.replace(plan, noise_multiplier=2 * plan.noise_multiplier).event(observer, rounds)
+
+
+def _other_delta(event: dp.DpEvent, delta: float) -> float:
+    """An epsilon at ten times the delta that is stated."""
+    return accounting.epsilon(event, 10 * delta)
+
+
+def _delta_anew(event: dp.DpEvent, delta: float) -> float:
+    """Spends the whole delta in each of nine rounds and states it once."""
+    return accounting.epsilon(event, 9 * delta)
+
+
 MUTANTS = (
     Mutant(
         "amplification by client sampling claimed for record units",
@@ -73,6 +90,9 @@ MUTANTS = (
     Mutant("central noise claimed against the coordinator", "trusted_coordinator", Subject(event=_trusts_nobody)),
     Mutant("local steps accounted as one", "composition", Subject(event=_forgets_local_steps)),
     Mutant("epsilon by the central limit approximation", "upper_bound", Subject(epsilon=_central_limit_epsilon)),
+    Mutant("sensitivity C accounted for neighbours 2 C apart", "adjacency", Subject(event=_half_sensitivity)),
+    Mutant("epsilon at another delta than is stated", "second_accountant", Subject(epsilon=_other_delta)),
+    Mutant("delta spent anew in every round", "composition", Subject(epsilon=_delta_anew)),
     Mutant("cohort of fixed size sold as Poisson", "poisson_draw", Subject(draw=_shuffled)),
     Mutant("everyone drawn, sold as Poisson", "poisson_draw", Subject(draw=_everyone)),
 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from common.evaluation.conformance import Subject
 from common.privacy.clipping import ClippedBatch, clip
+from common.privacy.plan import PrivacyPlan
 from common.privacy.private_sum import PrivateSum
 from common.table import FloatArray
 from common.update import RowBatch, UpdateBatch, scaled, squared_norms
-from simulations.mutants import Mutant, Subject
+from simulations.mutants import Mutant
 
 
 def _factors(norms: np.ndarray, bound: float) -> np.ndarray:
@@ -71,6 +73,37 @@ class _WeightedSum(PrivateSum):
         super().add(scaled(batch, weights))
 
 
+def _twice_the_bound(batch: UpdateBatch, bound: float) -> ClippedBatch:
+    """Bounds the difference of two units instead of one unit."""
+    return clip(batch, 2 * bound)
+
+
+def _colliding(batch: UpdateBatch, bound: float) -> ClippedBatch:
+    """n-grams that hash to one row are clipped as rows of their own, and added up afterwards."""
+    offsets = np.arange(batch.count + 1)
+    rows: dict[str, RowBatch] = {}
+    for name, table in batch.rows.items():
+        apart = RowBatch(table.offsets, np.arange(len(table.ids)), table.values)
+        done = clip(UpdateBatch(batch.count, {name: apart}, {}), bound / len(batch.rows) ** 0.5).batch.rows[name]
+        rows[name] = RowBatch(table.offsets, table.ids, done.values)
+    dense = {name: array * 0 for name, array in batch.dense.items() if len(offsets)}
+    return ClippedBatch(UpdateBatch(batch.count, rows, dense), 0, 0)
+
+
+class _DeclaredSum(PrivateSum):
+    """Weighs a contribution by what the client says its norm was before the clip: the longest count most."""
+
+    __slots__ = ()
+
+    def add(self, batch: UpdateBatch) -> None:
+        norms = np.sqrt(squared_norms(batch))
+        super().add(scaled(batch, 1 + 9 * (norms >= norms.max() * (1 - 1e-9))))
+
+
+def _realised_cohort(plan: PrivacyPlan, enrolled: int, taking_part: int) -> float:
+    return float(taking_part)
+
+
 _NAMED = {
     "no clip at all": _no_clip,
     "clip per table instead of joint": _per_table,
@@ -78,10 +111,14 @@ _NAMED = {
     "repeated rows not summed before the norm": _repeats_apart,
     "one clip factor for the whole batch": _norm_of_batch,
     "values clamped instead of the norm bounded": _entrywise,
+    "clip at twice the bound": _twice_the_bound,
+    "hashed n-grams that collide clipped apart": _colliding,
 }
 
 MUTANTS = (
     *(Mutant(name, "sensitivity", Subject(clip=function)) for name, function in _NAMED.items()),
     Mutant("clip that passes NaN", "total_clip", Subject(clip=_passes_nan)),
+    Mutant("weight declared by a client", "sensitivity", Subject(make_sum=_DeclaredSum)),
+    Mutant("mean over those who took part", "cardinality", Subject(divisor=_realised_cohort)),
     Mutant("contributions weighted after the clip", "sensitivity", Subject(make_sum=_WeightedSum)),
 )

@@ -8,11 +8,12 @@ import time
 
 import numpy as np
 
+from common.evaluation.conformance import Subject
 from common.privacy.plan import PrivacyPlan
 from common.privacy.private_sum import PrivateSum, Released, release
 from common.privacy.rng import NoiseSource
 from common.table import FloatArray, IntArray
-from simulations.mutants import Mutant, Subject
+from simulations.mutants import Mutant
 
 
 def _scaled(factor: float) -> Subject:
@@ -89,10 +90,12 @@ def _seeded_from_clock() -> NoiseSource:
 
 
 MUTANTS = (
+    Mutant("no noise at all", "noise_scale", _scaled(1e-9)),
     Mutant("noise divided by sqrt(2)", "noise_scale", _scaled(1 / math.sqrt(2))),
     Mutant("noise divided by the square root of the cohort", "noise_scale", _scaled(0.1)),
     Mutant("noise times 3/2", "noise_scale", _scaled(1.5)),
     Mutant("noise times 2/3", "noise_scale", _scaled(2 / 3)),
+    Mutant("noise share of clients that vanished not made up", "noise_scale", _scaled(math.sqrt(0.7))),
     Mutant("no noise on one table", "noise_scale", Subject(release=_no_noise_on_last_table)),
     Mutant("no noise on dense layers", "noise_scale", Subject(release=_no_noise_on_dense)),
     Mutant("noise on touched rows alone", "support", Subject(release=_touched_rows_only)),

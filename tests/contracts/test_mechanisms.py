@@ -17,6 +17,8 @@ from common.privacy import accounting, mechanisms
 from common.privacy.mechanisms.gaussian import Gaussian
 from common.privacy.rng import NoiseSource
 
+from .conftest import Conforms, mechanism_bench
+
 SHAPES = {"centre": (50, 40), "context": (50, 40), "bias": (2000,), "scale": (1,)}
 ALARM = 1e-9
 
@@ -112,6 +114,12 @@ def test_the_name_is_that_of_the_module(name: str) -> None:
 @pytest.mark.parametrize("name", mechanisms.names())
 def test_every_mechanism_keeps_the_contract(name: str, rule: Callable[[mechanisms.Mechanism], None]) -> None:
     rule(mechanisms.load(name))
+
+
+@pytest.mark.parametrize("name", mechanisms.names())
+def test_every_mechanism_conforms(name: str, conforms: Conforms) -> None:
+    """Behind the coordinator's own clip, sum and release: T1 to T3 (``common.evaluation.conformance``)."""
+    conforms(mechanism_bench(name), "T1", "T2", "T3")
 
 
 @pytest.mark.parametrize("name", mechanisms.names())

@@ -6,10 +6,9 @@ import dp_accounting as dp
 import pytest
 
 from common.errors import PrivacyConfigError
+from common.evaluation.conformance.claims import gaussian_epsilon
 from common.privacy import accounting
 from common.privacy.accounting import calibrate, check_delta, epsilon, grouped, second_opinion, tpr_bound
-
-from ._checks import gaussian_epsilon
 
 
 def sampled(rate: float, sigma: float, steps: int) -> dp.DpEvent:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from simulations.mutants import all_mutants
-
-from ._checks import CHECKS
+from simulations.mutants import CHECKS, all_mutants
 
 
 def edges(root: Path) -> str:
