@@ -73,7 +73,7 @@ class TableGradients:
 def table_gradients(
     lookups: Sequence[Lookup], unit_of: torch.Tensor | None, units: int, *, scale: float = 1.0
 ) -> TableGradients | None:
-    """The gradients that a backward pass left in ``lookups``; ``None`` where no lookup reached the loss.
+    """The gradients that a backward pass left in ``lookups``; ``None`` where no lookup but padding reached the loss.
 
     Args:
         unit_of: shape (count,): the unit of every place of the lookups' first axis; ``None`` where each is a unit.
@@ -130,7 +130,7 @@ def _merged(
     weights: torch.Tensor,
     gradients: torch.Tensor,
     units: int,
-) -> TableGradients:
+) -> TableGradients | None:
     """Sort the entries and add up the weights of equal ones: what a bag holds twice is one entry of double weight."""
     key = (place * units + owner) * len(gradients) + source
     if not bool((key[1:] >= key[:-1]).all()):  # one lookup of units in order is sorted as it comes
@@ -143,6 +143,8 @@ def _merged(
         weights = torch.zeros(int(run[-1]) + 1, dtype=torch.float64, device=key.device).index_add_(0, run, weights)
         place, owner, source = place[new], owner[new], source[new]
     used = weights != 0.0  # padding
+    if not bool(used.any()):
+        return None
     if not bool(used.all()):
         owner, source, weights = owner[used], source[used], weights[used]
         rows, place = torch.unique(rows[place[used]], return_inverse=True)

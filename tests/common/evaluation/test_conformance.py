@@ -96,7 +96,6 @@ def test_a_bench_without_a_family_has_nothing_to_say_about_example_mode() -> Non
     assert [check.run(Bench(), 0) for check in EXAMPLE_MODE] == [[]] * len(EXAMPLE_MODE)
 
 
-@pytest.mark.xfail(reason="table_gradients.RowSums.dense fails where every lookup is padding", strict=False)
 @pytest.mark.parametrize("units", [[((), 0.0), ((3, 4), 0.1)], [((3, 4), 0.1), ((), 0.0)]])
 def test_a_unit_of_padding_alone_can_be_a_piece_of_its_own(units: list) -> None:
     assert train(EngineSubject(), EngineRun(units, piece=1), 0).batches == 1
