@@ -30,9 +30,9 @@ from common.privacy.table_gradients import (
     row_sums,
     squared_norms,
     table_gradients,
-    weighted_sum,
 )
 from common.privacy.tables import PrivateTable
+from common.privacy.unit_clipping import weighted_sum
 
 Batch = Mapping[str, torch.Tensor]
 Loss = Callable[[nn.Module, Batch], torch.Tensor]

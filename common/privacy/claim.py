@@ -119,7 +119,7 @@ def problems(claim: Mapping[str, Any], *, tolerance: float = 1e-3) -> list[str]:
     found = [] if plan.digest == claim.get("plan_digest") else ["the digest is not that of the plan described"]
     if claim["accountants"]["first"]["name"] != _first(plan):
         found.append("the first accountant is not the one that covers the stated mechanism")
-    found += _wording_problems(plan, claim)
+    found += _wording_problems(plan, claim) + _combination_problems(plan)
     if rounds < 1:
         found.append("the claim counts no released round")
     if _field(claim, "void", bool) != (plan.test_mode or plan.mode == "none"):
@@ -153,6 +153,21 @@ def _wording_problems(plan: PrivacyPlan, claim: Mapping[str, Any]) -> list[str]:
         for name, value in expected.items()
         if claim.get(name) != value
     ]
+
+
+def _combination_problems(plan: PrivacyPlan) -> list[str]:
+    """What ``make_plan`` refuses must not come back in a stored claim."""
+    from common.privacy.plan import adjacency_of
+
+    example = plan.mode == "example"
+    wrong = {
+        "the adjacency is not that of the mode and the unit": plan.mode != "none"
+        and plan.adjacency != adjacency_of(plan.mode, plan.unit_is_client),
+        "mode example protects no whole client": example and plan.unit_is_client,
+        "mode example adds Gaussian noise alone": example and plan.mechanism != "gaussian",
+        "rows are selected in mode example alone": plan.rows == "selected" and not example,
+    }
+    return [problem for problem, found in wrong.items() if found]
 
 
 def _epsilon_problems(plan: PrivacyPlan, observer: str, stated: Any, least: float) -> list[str]:

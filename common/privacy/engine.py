@@ -35,7 +35,7 @@ from common.privacy.lazy import LazyTable, check_plain_sgd
 from common.privacy.rng import NoiseSource
 from common.privacy.selection import SelectedTable, check_selection
 from common.privacy.table_optimizer import NoiseScale, RowNoise, TableDPOptimizer, TableWork
-from common.privacy.tables import PrivateTable
+from common.privacy.tables import PrivateTable, replace_embeddings
 from common.privacy.unit_clipping import AdaptiveClip, UnitClip, unit_clip
 from common.privacy.unit_sampling import UnitSampler
 from common.table import IntArray
@@ -121,6 +121,8 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
                 remedy="Make a new PrivacyEngine for other data.",
             )
         self.dataset = data_loader.dataset
+        if any(isinstance(layer, PrivateTable) and layer.reader is not None for layer in module.modules()):
+            raise PrivacyConfigError("this module was made private before: its rows are owed noise by another engine")
         replace_embeddings(module)
         self.validate(module=module, optimizer=None, data_loader=None)
         if rows == "dense":
@@ -147,7 +149,9 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
         )
         for work in works.values():
             work.table.reader = work.rows.read
+            work.table.weight.requires_grad_(True)  # a use outside the layer must show up as a gradient
             work.table.register_state_dict_pre_hook(lambda *_: private_optimizer.flush())  # type: ignore[no-untyped-call]
+            work.table.register_state_dict_post_hook(_copied)  # type: ignore[no-untyped-call]
         sampler = self._sampler(
             data_loader,
             unit_of_example,
@@ -156,7 +160,7 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
             max_examples=max_examples,
             max_piece=max_physical_batch_size,
         )
-        sampler.on_piece = private_optimizer.begin
+        sampler.on_piece, sampler.on_start = private_optimizer.begin, private_optimizer.abandon
         private_optimizer.attach_step_hook(self.accountant.get_optimizer_hook_fn(sample_rate=unit_rate))
         return private, private_optimizer, _loader(data_loader, sampler)
 
@@ -234,29 +238,16 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
         return accounting.epsilon(dp.ComposedDpEvent(events), delta)
 
 
+def _copied(layer: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    """A state that went on changing would show, later, which rows were touched and which are owed noise."""
+    state[f"{prefix}weight"] = state[f"{prefix}weight"].clone()
+
+
 def _step_event(sigma: float, rate: float) -> Any:
     import dp_accounting as dp
 
     gaussian = dp.GaussianDpEvent(sigma)
     return gaussian if rate == 1 else dp.PoissonSampledDpEvent(rate, gaussian)
-
-
-def replace_embeddings(module: nn.Module) -> None:
-    """Put a ``PrivateTable`` in the place of every ``nn.Embedding`` and ``nn.EmbeddingBag``, over the same weights.
-
-    Raises:
-        PrivacyConfigError: the module itself is an embedding, two layers share one weight, or a layer has no exact
-            per-unit gradient.
-    """
-    found = [(parent, name, layer) for parent in module.modules() for name, layer in parent.named_children()]
-    found = [entry for entry in found if isinstance(entry[2], (nn.Embedding, nn.EmbeddingBag))]
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-        raise PrivacyConfigError("put the embedding layer inside a module: it is replaced there")
-    counts = [p for _, p in module.named_parameters(remove_duplicate=False)]
-    if len(counts) != len({id(p) for p in counts}):
-        raise PrivacyConfigError("two layers share one weight", remedy="Use one layer twice in a step instead.")
-    for parent, name, layer in found:
-        setattr(parent, name, PrivateTable.like(layer))  # type: ignore[arg-type]
 
 
 def _forget_tables(optimizer: torch.optim.Optimizer, tables: dict[str, PrivateTable]) -> None:

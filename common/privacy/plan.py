@@ -183,7 +183,7 @@ def make_plan(
         mode=privacy.mode,
         unit=unit,
         unit_is_client=client,
-        adjacency=_adjacency(privacy.mode, client),
+        adjacency=adjacency_of(privacy.mode, client),
         l2_clip_norm=_clip_norm(privacy, natural_clip),
         noise_multiplier=privacy.noise_multiplier or 1.0,
         delta=privacy.delta,
@@ -250,7 +250,8 @@ def _client_rate(federation: FederationConfig) -> float:
     return 1.0
 
 
-def _adjacency(mode: str, client: bool) -> str:
+def adjacency_of(mode: str, client: bool) -> str:
+    """Which two data sets a mode's guarantee compares, in words."""
     if not client:
         return _ADD_REMOVE_UNIT
     return _ADD_REMOVE_CLIENT if mode == "central" else _ZERO_OUT_CLIENT

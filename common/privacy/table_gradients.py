@@ -22,16 +22,15 @@ from torch.nn import functional
 from common.errors import PrivacyConfigError
 from common.privacy.tables import Lookup
 
-BLOCK_ENTRIES = 512  # entries, and rows, whose float64 copies stay in the core's own cache
-BLOCK_ROWS = 512
-COLUMNS_AT_ONCE = 65_536  # bounds the float64 copies of dense gradients
+BLOCK_ROWS = 512  # rows whose float64 copies stay in the core's own cache
+SMALLEST_SQUARE = 2.0**-90  # far above where float32 loses digits
 
 
 @dataclass(frozen=True)
 class TableGradients:
     """The gradients of all lookups of one table in one batch: entry j is ``weights[j] * gradients[source[j]]``.
 
-    Entries are ordered by row, then unit, then source; entries that agree in all three are one.
+    Entries are ordered by row, then unit; there is one for each (row, unit).
 
     Attributes:
         rows: shape (R,), int64: distinct rows in ascending order.
@@ -39,7 +38,7 @@ class TableGradients:
         units: shape (N,): the unit of each entry.
         source: shape (N,).
         weights: shape (N,), float64.
-        gradients: shape (S, D), float32.
+        gradients: shape (S, D), float32; float64 where repeated rows of a unit had to be summed.
     """
 
     rows: torch.Tensor
@@ -53,9 +52,11 @@ class TableGradients:
     def squares(self) -> torch.Tensor:
         """Squared norm of each of ``gradients``, shape (S,), float64."""
         squares = torch.linalg.vecdot(self.gradients, self.gradients).double()
-        if bool(torch.isfinite(squares).all()):
-            return squares
-        return self.gradients.double().square().sum(dim=1)  # squares of finite numbers may overflow in float32
+        # In float32, squares of finite numbers overflow, and those of small ones vanish that a weight may enlarge.
+        unsure = torch.nonzero((squares < SMALLEST_SQUARE) | ~torch.isfinite(squares)).reshape(-1)
+        if len(unsure):
+            squares[unsure] = self.gradients[unsure].double().square().sum(dim=1)
+        return squares
 
     @cached_property
     def distinct_pairs(self) -> torch.Tensor:
@@ -148,7 +149,32 @@ def _merged(
     if not bool(used.all()):
         owner, source, weights = owner[used], source[used], weights[used]
         rows, place = torch.unique(rows[place[used]], return_inverse=True)
-    return TableGradients(rows, place, owner, source, weights, gradients)
+    return _repeats_summed(TableGradients(rows, place, owner, source, weights, gradients))
+
+
+def _repeats_summed(found: TableGradients) -> TableGradients:
+    """One entry a (row, unit): the entries of a repeated one are summed now.
+
+    The norm and the sum then see the very same vector: were the parts added to other units' one by one, two huge ones
+    that cancel would wipe out what had been added before, though their norm is zero.
+    """
+    same = (found.place[1:] == found.place[:-1]) & (found.units[1:] == found.units[:-1])
+    if not bool(same.any()):
+        return found
+    no = torch.zeros(1, dtype=torch.bool, device=same.device)
+    later, repeated = torch.cat([no, same]), torch.cat([no, same]) | torch.cat([same, no])
+    entries = torch.nonzero(repeated).reshape(-1)
+    run = torch.cumsum((~later[entries]).long(), 0) - 1
+    values = found.gradients.index_select(0, found.source[entries]).double().mul_(found.weights[entries, None])
+    sums = torch.zeros(int(run[-1]) + 1, values.shape[1], dtype=torch.float64, device=same.device)
+    sums.index_add_(0, run, values)
+    source, weights = found.source.clone(), found.weights.clone()
+    first = entries[~later[entries]]
+    source[first] = len(found.gradients) + torch.arange(len(sums), device=same.device)
+    weights[first] = 1.0
+    kept = ~later
+    gradients = torch.cat([found.gradients.double(), sums])
+    return TableGradients(found.rows, found.place[kept], found.units[kept], source[kept], weights[kept], gradients)
 
 
 def squared_norms(found: TableGradients, units: int) -> torch.Tensor:
@@ -157,28 +183,8 @@ def squared_norms(found: TableGradients, units: int) -> torch.Tensor:
     Never below the exact value; infinite or NaN where a gradient is not finite.
     """
     single = found.squares[found.source].mul_(found.weights.square())
-    same = (found.place[1:] == found.place[:-1]) & (found.units[1:] == found.units[:-1])
-    if bool(same.any()):
-        single = _with_repeats_summed(found, single, same)
     total = torch.zeros(units, dtype=torch.float64, device=single.device).index_add_(0, found.units, single)
     return total * (1 + found.gradients.shape[1] * 2.0**-23)
-
-
-def _with_repeats_summed(found: TableGradients, single: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
-    """``single`` with the squares of repeats replaced: the square of their sum at the first, zero at the others."""
-    no = torch.zeros(1, dtype=torch.bool, device=same.device)
-    later = torch.cat([no, same])  # repeats the entry before it
-    entries = torch.nonzero(later | torch.cat([same, no])).reshape(-1)
-    run = torch.cumsum((~later[entries]).long(), 0) - 1
-    sums = torch.zeros(int(run[-1]) + 1, found.gradients.shape[1], dtype=torch.float64, device=same.device)
-    for start in range(0, len(entries), BLOCK_ENTRIES):
-        block = entries[start : start + BLOCK_ENTRIES]
-        values = found.gradients.index_select(0, found.source[block]).double()
-        sums.index_add_(0, run[start : start + BLOCK_ENTRIES], values.mul_(found.weights[block, None]))
-    single = single.clone()
-    single[entries] = 0.0
-    single[entries[~later[entries]]] = sums.square().sum(dim=1)
-    return single
 
 
 def clip_factors(squares: torch.Tensor, l2_clip_norm: float) -> torch.Tensor:
@@ -274,7 +280,8 @@ def _sum_blocks(found: TableGradients, factors: torch.Tensor) -> Iterator[tuple[
         silent = torch.ones(len(gradients), dtype=torch.bool, device=gradients.device)
         silent[found.source] = factors[found.units] == 0
         gradients[silent] = 0.0
-    weights = found.weights * factors[found.units]
+    factor = factors[found.units]
+    weights = torch.where(factor == 0, torch.zeros_like(factor), found.weights * factor)
     starts = torch.searchsorted(found.place, torch.arange(len(found.rows), device=found.place.device))
     for first in range(0, len(found.rows), BLOCK_ROWS):
         rows = slice(first, min(first + BLOCK_ROWS, len(found.rows)))
@@ -288,13 +295,3 @@ def _sum_blocks(found: TableGradients, factors: torch.Tensor) -> Iterator[tuple[
             per_sample_weights=weights[begin:end],
         )
         yield rows, sums
-
-
-def weighted_sum(gradient: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """``sum_u factors[u] gradient[u]``, float64; a factor of zero silences NaN too."""
-    kept = torch.nonzero(factors).reshape(-1)
-    total = torch.zeros(gradient.shape[1], dtype=torch.float64, device=gradient.device)
-    for start in range(0, gradient.shape[1], COLUMNS_AT_ONCE):
-        columns = slice(start, start + COLUMNS_AT_ONCE)
-        total[columns] = factors[kept] @ gradient[kept, columns].double()
-    return total

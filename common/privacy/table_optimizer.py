@@ -26,10 +26,9 @@ from common.privacy.table_gradients import (
     row_sums,
     squared_norms,
     table_gradients,
-    weighted_sum,
 )
 from common.privacy.tables import PrivateTable
-from common.privacy.unit_clipping import UnitClip
+from common.privacy.unit_clipping import UnitClip, weighted_sum
 from common.privacy.unit_sampling import Piece
 from common.table import IntArray
 
@@ -95,6 +94,8 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
         source: NoiseSource,
         sampled: bool = False,
     ) -> None:
+        self.clip = clip
+        self._noise = noise
         super().__init__(
             optimizer,
             noise_multiplier=noise.accounted,
@@ -103,26 +104,57 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
             loss_reduction=loss_reduction,
         )
         self.tables = dict(tables)
-        self.clip = clip
-        self._noise = noise
         self._source = source
         self._sampled = sampled
         self._piece: Piece | None = None
         self._sums: dict[str, list[RowSums]] = {name: [] for name in self.tables}
 
     def begin(self, piece: Piece) -> None:
-        """Hear which units the next batch holds. Sums of a logical batch that was left without a step are forgotten:
-        a unit may be drawn again, and the noise of one step covers it once.
+        """Hear which units the next batch holds.
+
+        Raises:
+            PrivacyConfigError: the batch before it was not stepped: one read ahead would be taken for other units.
         """
+        if self._piece is not None:
+            raise PrivacyConfigError(
+                "a batch was drawn before the one before it was stepped",
+                remedy="Step once for every batch, and read none ahead: no workers, no prefetching wrapper.",
+            )
+        if piece.first:
+            self.abandon()
         self._piece = piece
         self._step_skip_queue = [not piece.last]
+
+    def abandon(self) -> None:
+        """Forget a logical batch that gets no step: a unit may be drawn again, and one step's noise covers it once."""
+        self._piece = None
+        self.clip.abandon()
         for work in self.tables.values():
             work.table.lookups.clear()
-        if piece.first:
-            for parts in self._sums.values():
-                parts.clear()
-            for parameter in self.params:
-                parameter.summed_grad = None
+        for parts in self._sums.values():
+            parts.clear()
+        for parameter in self.params:
+            parameter.summed_grad = parameter.grad_sample = None
+
+    @property
+    def noise_multiplier(self) -> float:
+        """What one step is accounted with; fixed, for the tables' noise was made for it."""
+        return self._noise.accounted
+
+    @noise_multiplier.setter
+    def noise_multiplier(self, value: float) -> None:
+        if value != self._noise.accounted:
+            raise PrivacyConfigError("the noise is fixed by make_private; noise schedulers are not supported")
+
+    @property
+    def max_grad_norm(self) -> float:
+        """The bound on a unit's contribution, as the clip has it."""
+        return self.clip.sensitivity
+
+    @max_grad_norm.setter
+    def max_grad_norm(self, value: float) -> None:
+        if value != self.clip.sensitivity:
+            raise PrivacyConfigError("the clip is fixed by make_private; use AdaptiveClip for one that moves")
 
     @property
     def layers(self) -> list[str]:
@@ -168,8 +200,12 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
             name: self._unit_gradients(p, unit_of, units)
             for name, p in zip(self._dense_names(), self.params, strict=True)
         }
-        for work in self.tables.values():
+        for name, work in self.tables.items():
             work.table.lookups.clear()
+            if work.table.weight.grad is not None:
+                raise PrivacyConfigError(f"{name} is used outside its layer: read rows through the table alone")
+        for parameter in self.params:
+            parameter.grad_sample = None  # a second step on the same gradients would count them twice
         if units:
             self._add_clipped({n: g for n, g in found.items() if g is not None}, dense, units)
 

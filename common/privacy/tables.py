@@ -164,9 +164,9 @@ class PrivateTable(nn.Module):
         self, given: torch.Tensor | None, kept: torch.Tensor | None, bag: torch.Tensor, bags: int
     ) -> torch.Tensor | None:
         """Weight of every lookup in its bag; ``None`` where all are 1."""
-        weights = None if given is None else given.reshape(-1).float()
+        weights = None if given is None else given.detach().reshape(-1).float()
         if kept is not None:
-            weights = kept.float() if weights is None else weights * kept
+            weights = kept.float() if weights is None else torch.where(kept, weights, torch.zeros_like(weights))
         if self.bag == "mean":
             ones = torch.ones(len(bag), device=bag.device) if kept is None else kept.float()
             sizes = torch.zeros(bags, device=bag.device).index_add_(0, bag, ones)
@@ -176,3 +176,21 @@ class PrivateTable(nn.Module):
 
 def _even(bags: int, size: int, device: torch.device) -> torch.Tensor:
     return torch.arange(bags, device=device) * size
+
+
+def replace_embeddings(module: nn.Module) -> None:
+    """Put a ``PrivateTable`` in the place of every ``nn.Embedding`` and ``nn.EmbeddingBag``, over the same weights.
+
+    Raises:
+        PrivacyConfigError: the module itself is an embedding, two layers share one weight, or a layer has no exact
+            per-unit gradient.
+    """
+    found = [(parent, name, layer) for parent in module.modules() for name, layer in parent.named_children()]
+    found = [e for e in found if isinstance(e[2], (nn.Embedding, nn.EmbeddingBag)) and e[2].weight.requires_grad]
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        raise PrivacyConfigError("put the embedding layer inside a module: it is replaced there")
+    counts = [p for _, p in module.named_parameters(remove_duplicate=False)]
+    if len(counts) != len({p.data_ptr() for p in counts if p.numel()}) + sum(not p.numel() for p in counts):
+        raise PrivacyConfigError("two layers share one weight", remedy="Use one layer twice in a step instead.")
+    for parent, name, layer in found:
+        setattr(parent, name, PrivateTable.like(layer))  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from common.privacy.rng import NoiseSource
 from common.privacy.table_gradients import clip_factors
 
 Squares = Mapping[str, torch.Tensor]
+COLUMNS_AT_ONCE = 65_536  # bounds the float64 copies of dense gradients
 
 
 class UnitClip(Protocol):
@@ -31,6 +32,9 @@ class UnitClip(Protocol):
 
     def after_step(self, source: NoiseSource) -> None:
         """Called once a logical batch, after all its pieces."""
+
+    def abandon(self) -> None:
+        """Called where a logical batch ends without a step: forget it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class FlatClip:
 
     def after_step(self, source: NoiseSource) -> None:
         """Nothing follows the data."""
+
+    def abandon(self) -> None:
+        """Nothing is remembered."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,9 @@ class PerLayerClip:
 
     def after_step(self, source: NoiseSource) -> None:
         """Nothing follows the data."""
+
+    def abandon(self) -> None:
+        """Nothing is remembered."""
 
 
 class AdaptiveClip:
@@ -107,6 +117,10 @@ class AdaptiveClip:
         share = min(1.0, max(0.0, noised / self._denominator + 0.5))
         self.sensitivity *= math.exp(-self._lr * (share - self._quantile))
 
+    def abandon(self) -> None:
+        """Forget the count: a unit may be drawn again, and the noise of one count covers it once."""
+        self._centred = 0.0
+
     def value_multiplier(self, noise_multiplier: float) -> float:
         """The noise multiplier of the clipped sums that leaves ``noise_multiplier`` in all.
 
@@ -143,3 +157,13 @@ def unit_clip(clipping: str, max_grad_norm: float | Sequence[float], layers: Seq
         f"clipping = {clipping!r} with {len(bounds)} bounds does not fit {len(layers)} layers",
         remedy="Use 'flat' with one bound, or 'per_layer' with one for each of: " + ", ".join(layers),
     )
+
+
+def weighted_sum(gradient: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """``sum_u factors[u] gradient[u]``, float64; a factor of zero silences NaN too."""
+    kept = torch.nonzero(factors).reshape(-1)
+    total = torch.zeros(gradient.shape[1], dtype=torch.float64, device=gradient.device)
+    for start in range(0, gradient.shape[1], COLUMNS_AT_ONCE):
+        columns = slice(start, start + COLUMNS_AT_ONCE)
+        total[columns] = factors[kept] @ gradient[kept, columns].double()
+    return total

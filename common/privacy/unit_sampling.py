@@ -38,7 +38,8 @@ class Piece:
 
 
 class UnitSampler(Sampler[list[int]]):
-    """Batches of example numbers for a ``DataLoader``; ``on_piece`` hears of each before it is loaded.
+    """Batches of example numbers for a ``DataLoader``; ``on_piece`` hears of each before it is loaded,
+    and ``on_start`` of every new pass.
 
     Args:
         unit_of_example: shape (examples,), int64: the unit of each example, any integers.
@@ -78,6 +79,7 @@ class UnitSampler(Sampler[list[int]]):
             )
         self._rate, self._steps, self._source = unit_rate, steps, source
         self._max_examples, self._max_piece = max_examples, max_piece
+        self.on_start: Callable[[], None] = lambda: None
         self.on_piece: Callable[[Piece], None] = lambda piece: None
 
     @property
@@ -89,6 +91,7 @@ class UnitSampler(Sampler[list[int]]):
         return self._steps
 
     def __iter__(self) -> Iterator[list[int]]:
+        self.on_start()
         for _ in range(self._steps):
             for piece in self._logical_batch():
                 self.on_piece(piece)

@@ -49,7 +49,9 @@ def resumes(run: Run, out: object) -> None:
 
 
 @pytest.mark.parametrize("call", [1, 3, 7, 12, 20])
-def test_full_disk_and_interrupt_at_any_write(call: int, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_and_interrupt_at_any_write(
+    call: int, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """The n-th fsync finds the disk full, or meets Ctrl-C; with that gone, the same command ends well."""
 
     def full() -> None:
@@ -58,6 +60,8 @@ def test_full_disk_and_interrupt_at_any_write(call: int, here: Path, run: Run, m
     def interrupted() -> None:
         signal.raise_signal(signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     real = os.fsync
     for code, trouble in ((13, full), (130, interrupted)):
         calls = iter(range(1, 1000))

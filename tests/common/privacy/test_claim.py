@@ -158,6 +158,7 @@ def altered(path: str, value: Any) -> dict[str, Any]:
         ("mode", "none"),
         ("delta", 1e-3),
         ("void", True),
+        ("adjacency", "two data sets of my choice"),
         ("plan_digest", "0" * 64),
         ("accountants/first/name", "RDP"),
     ],

@@ -204,7 +204,11 @@ def test_a_batch_left_without_a_step_adds_nothing_to_the_next() -> None:
         optimizer.step()
         optimizer.zero_grad()
     next(pieces)
-    for (rows,) in pieces:
+    with pytest.raises(PrivacyConfigError, match="before it was stepped"):
+        next(pieces)
+    for number, (rows,) in enumerate(loader):
+        if number == 3:
+            break
         optimizer.zero_grad()
         losses(module, rows).sum().backward()
         optimizer.step()
@@ -412,3 +416,96 @@ def test_epsilon_is_that_of_the_steps_taken() -> None:
     assert engine.epsilon(1e-5) == pytest.approx(1.8282, abs=1e-3)
     assert 1.82 < engine.get_epsilon(1e-5) < 1.85
     del module, loader
+
+
+def moved(
+    module: nn.Module, examples: torch.Tensor, loss: Callable[..., torch.Tensor], *, clip: float = 1.0
+) -> torch.Tensor:
+    """Minus the sum that one step of learning rate 1 takes from the first table, almost without noise."""
+    engine = PrivacyEngine(source=NoiseSource.seeded_for_tests(0))
+    _, optimizer, loader = engine.make_private(
+        module=module,
+        optimizer=torch.optim.SGD(module.parameters(), lr=1.0),
+        data_loader=DataLoader(TensorDataset(examples), batch_size=4),
+        noise_multiplier=QUIET,
+        max_grad_norm=clip,
+        unit_rate=1.0,
+        steps=1,
+        expected_batch_size=1.0,
+        loss_reduction="sum",
+    )
+    before = next(iter(module.state_dict().values())).clone()
+    for (batch,) in loader:
+        optimizer.zero_grad()
+        loss(module, batch).backward()
+        optimizer.step()
+    return before - next(iter(module.state_dict().values()))
+
+
+def test_huge_parts_that_cancel_leave_other_units_alone() -> None:
+    """x - x of one unit, added part by part, would wipe out the sum of all others."""
+    scales = torch.tensor([1.0] * 10 + [1e30])
+    rows = torch.tensor([[0, 1]] * 10 + [[0, 0]])
+
+    def loss(module: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        found = module[0](batch)
+        return (scales[: len(batch), None] * (found[:, 0] - found[:, 1])).sum()
+
+    with_unit, without = (moved(nn.Sequential(nn.Embedding(3, 2)), rows[:n], loss) for n in (11, 10))
+    assert float((with_unit - without).norm()) <= 1.0 + 1e-5
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan, 1e30, 1e-45])
+def test_whatever_the_weights_of_a_bag_a_unit_moves_the_sum_by_no_more_than_the_clip(bad: float) -> None:
+    weights = torch.tensor([[1.0, 1.0], [1.0, 1.0], [bad, 1.0]])
+    rows = torch.tensor([[0, 1], [1, 2], [0, 2]])
+
+    def loss(module: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        found = module.bag(batch, per_sample_weights=weights[: len(batch)])
+        return torch.log1p(found.abs()).sum()
+
+    def holder() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.ModuleDict({"bag": nn.EmbeddingBag(4, 3, mode="sum")})
+
+    with_unit, without = (moved(holder(), rows[:n], loss, clip=0.1) for n in (3, 2))
+    assert bool(torch.isfinite(with_unit).all())
+    assert float((with_unit - without).norm()) <= 0.1 + 1e-5
+
+
+def test_what_is_accounted_cannot_be_changed_behind_the_noise() -> None:
+    _, optimizer, _, _ = made(noise_multiplier=1.0)
+    for name in ("noise_multiplier", "max_grad_norm"):
+        with pytest.raises(PrivacyConfigError, match="fixed by make_private"):
+            setattr(optimizer, name, 3.0)
+
+
+def test_a_table_used_outside_its_layer_is_refused() -> None:
+    module, optimizer, loader, _ = made()
+    for (rows,) in loader:
+        optimizer.zero_grad()
+        (losses(module, rows).sum() + module.words.weight.sum()).backward()
+        with pytest.raises(PrivacyConfigError, match="outside its layer"):
+            optimizer.step()
+
+
+def test_a_state_that_was_taken_does_not_go_on_changing() -> None:
+    module, optimizer, loader, _ = made(noise_multiplier=1.0, steps=2)
+    taken = module.state_dict()
+    kept = {name: value.clone() for name, value in taken.items() if "words" in name or "bags" in name}
+    train(module, optimizer, loader)
+    assert all(torch.equal(taken[name], value) for name, value in kept.items())
+
+
+def test_a_module_is_made_private_once() -> None:
+    module, *_ = made()
+    with pytest.raises(PrivacyConfigError, match="made private before"):
+        PrivacyEngine().make_private(
+            module=module,
+            optimizer=torch.optim.SGD(module.mix.parameters(), lr=LR),
+            data_loader=DataLoader(TensorDataset(data(5)), batch_size=2),
+            noise_multiplier=1.0,
+            max_grad_norm=1.0,
+            unit_rate=0.5,
+            steps=1,
+        )
