@@ -164,6 +164,19 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
         private_optimizer.attach_step_hook(self.accountant.get_optimizer_hook_fn(sample_rate=unit_rate))
         return private, private_optimizer, _loader(data_loader, sampler)
 
+    def make_private_with_epsilon(  # type: ignore[override]
+        self, *, target_epsilon: float, target_delta: float, unit_rate: float, steps: int, **settings: Any
+    ) -> tuple[GradSampleModule, TableDPOptimizer, DataLoader[Any]]:
+        """As ``make_private``, with the least noise at which ``steps`` steps cost ``target_epsilon`` by PLD."""
+        import dp_accounting as dp
+
+        sigma = accounting.calibrate(
+            lambda sigma: dp.SelfComposedDpEvent(_step_event(sigma, unit_rate), steps),
+            epsilon=target_epsilon,
+            delta=target_delta,
+        )
+        return self.make_private(noise_multiplier=sigma, unit_rate=unit_rate, steps=steps, **settings)
+
     def _prepare_optimizer(  # type: ignore[override]  # exception: Opacus' keywords, and what tables need
         self,
         *,

@@ -509,3 +509,21 @@ def test_a_module_is_made_private_once() -> None:
             unit_rate=0.5,
             steps=1,
         )
+
+
+def test_the_noise_for_an_epsilon_costs_that_epsilon() -> None:
+    module = Model()
+    engine = PrivacyEngine(source=NoiseSource.seeded_for_tests(0))
+    _, optimizer, loader = engine.make_private_with_epsilon(
+        module=module,
+        optimizer=torch.optim.SGD(module.parameters(), lr=LR),
+        data_loader=DataLoader(TensorDataset(data(6)), batch_size=4),
+        target_epsilon=2.0,
+        target_delta=1e-5,
+        unit_rate=0.5,
+        steps=4,
+        max_grad_norm=1.0,
+        loss_reduction="sum",
+    )
+    train(module, optimizer, loader)
+    assert 1.99 <= engine.epsilon(1e-5) <= 2.0
