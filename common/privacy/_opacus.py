@@ -31,7 +31,7 @@ from common.privacy.table_gradients import (
     squared_norms,
     table_gradients,
 )
-from common.privacy.tables import PrivateTable
+from common.privacy.tables import PrivateTable, layer_faults
 from common.privacy.unit_clipping import weighted_sum
 
 Batch = Mapping[str, torch.Tensor]
@@ -65,12 +65,7 @@ def _embedding_faults(layer: nn.Module) -> Iterator[str]:
     if isinstance(layer, nn.EmbeddingBag):
         yield "EmbeddingBag drops repeated rows from the per-unit gradient"
     if isinstance(layer, nn.Embedding):
-        if layer.max_norm is not None:
-            yield "max_norm rewrites the touched rows outside the noise"
-        if layer.scale_grad_by_freq:
-            yield "scale_grad_by_freq couples the units of a batch"
-        if layer.sparse:
-            yield "sparse gradients cannot be clipped per unit"
+        yield from layer_faults(layer)
         if layer.padding_idx is not None:
             yield "padding_idx names a row, and rows are renumbered; mask padding in the loss"
 

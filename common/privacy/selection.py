@@ -31,7 +31,7 @@ from common.table import IntArray
 
 def unit_votes(found: Iterable[TableGradients], units: int, vote_norm: float) -> torch.Tensor:
     """c_u of every unit, shape (units,), from the distinct rows with a gradient in all tables together."""
-    counts = [torch.bincount(g.units[g.distinct_pairs], minlength=units) for g in found]
+    counts = [torch.bincount(g.units[g.moving], minlength=units) for g in found]
     if not counts:
         return torch.zeros(units, dtype=torch.float64)
     return votes_per_row(torch.stack(counts).sum(dim=0), vote_norm)

@@ -59,16 +59,9 @@ class TableGradients:
         return squares
 
     @cached_property
-    def distinct_pairs(self) -> torch.Tensor:
-        """Positions of one entry of every (row, unit) with a gradient that is not zero: masked padding has none."""
-        moving = self.squares > 0
-        entries = torch.arange(len(self.place), device=self.place.device)
-        if not bool(moving.all()):
-            entries = torch.nonzero(moving[self.source]).reshape(-1)
-        place, units = self.place[entries], self.units[entries]
-        new = torch.ones(len(entries), dtype=torch.bool, device=entries.device)
-        new[1:] = (place[1:] != place[:-1]) | (units[1:] != units[:-1])
-        return entries[new]
+    def moving(self) -> torch.Tensor:
+        """Entries whose gradient is not zero: masked padding has none."""
+        return torch.nonzero(self.squares[self.source] > 0).reshape(-1)
 
 
 def table_gradients(
@@ -224,7 +217,7 @@ def row_sums(found: TableGradients, factors: torch.Tensor, votes: torch.Tensor |
     """The clipped sums S of ``found``, and where ``votes`` (units,) are given, their sums for every row."""
     counted = None
     if votes is not None:
-        pairs = found.distinct_pairs
+        pairs = found.moving
         counted = torch.zeros(len(found.rows), dtype=torch.float64, device=found.place.device)
         counted.index_add_(0, found.place[pairs], votes[found.units[pairs]])
     return RowSums(

@@ -91,15 +91,9 @@ class PrivateTable(nn.Module):
             PrivacyConfigError: the layer has ``max_norm`` (rewrites rows outside the noise), ``scale_grad_by_freq``
                 (couples the units of a batch), ``mode='max'``, or ``sparse`` gradients.
         """
-        faults = {
-            "max_norm rewrites the touched rows outside the noise": layer.max_norm is not None,
-            "scale_grad_by_freq couples the units of a batch": layer.scale_grad_by_freq,
-            "sparse gradients would reach the optimizer without clipping": layer.sparse,
-            "the maximum of a bag has no per-row gradient here": getattr(layer, "mode", "sum") == "max",
-        }
-        if any(faults.values()):
+        if faults := layer_faults(layer):
             raise PrivacyConfigError(
-                "; ".join(reason for reason, found in faults.items() if found),
+                "; ".join(faults),
                 remedy="Set max_norm=None, scale_grad_by_freq=False, sparse=False, and mode 'sum' or 'mean'.",
             )
         rows, dimension = layer.weight.shape
@@ -176,6 +170,17 @@ class PrivateTable(nn.Module):
 
 def _even(bags: int, size: int, device: torch.device) -> torch.Tensor:
     return torch.arange(bags, device=device) * size
+
+
+def layer_faults(layer: nn.Embedding | nn.EmbeddingBag) -> list[str]:
+    """Why a layer has no exact per-unit gradient; empty where it has."""
+    faults = {
+        "max_norm rewrites the touched rows outside the noise": layer.max_norm is not None,
+        "scale_grad_by_freq couples the units of a batch": layer.scale_grad_by_freq,
+        "sparse gradients cannot be clipped per unit": layer.sparse,
+        "the maximum of a bag has no per-row gradient here": getattr(layer, "mode", "sum") == "max",
+    }
+    return [reason for reason, found in faults.items() if found]
 
 
 def replace_embeddings(module: nn.Module) -> None:
