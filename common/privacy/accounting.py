@@ -33,6 +33,7 @@ __all__ = [
     "examples_event",
     "first_accountant",
     "grouped",
+    "remaining_noise_multiplier",
     "second_opinion",
     "tpr_bound",
     "truncated_poisson_event",
@@ -125,6 +126,21 @@ def combined_noise_multiplier(*noise_multipliers: float) -> float:
     if not noise_multipliers or not all(0 < sigma < math.inf for sigma in noise_multipliers):
         raise PrivacyConfigError("the noise multipliers on one sample must be positive and finite")
     return float(sum(sigma**-2 for sigma in noise_multipliers) ** -0.5)
+
+
+def remaining_noise_multiplier(total: float, spent: float) -> float:
+    """What a second Gaussian on the sample needs beside one of ``spent``, for ``total`` in all.
+
+    Raises:
+        PrivacyConfigError: the first one alone costs more than ``total``.
+    """
+    precision = total**-2 - spent**-2
+    if precision <= 0:
+        raise PrivacyConfigError(
+            f"a noise multiplier of {spent:g} beside the values costs more than {total:g} in all",
+            remedy=f"Take one well above {total:g}: 5 times it costs two per cent, 10 times half a per cent.",
+        )
+    return float(precision**-0.5)
 
 
 def check_delta_range(delta: float) -> None:

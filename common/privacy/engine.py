@@ -113,16 +113,7 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
         Raises:
             PrivacyConfigError: a module, optimizer or setting for which no guarantee is known, with the alternative.
         """
-        if not 0 < noise_multiplier < float("inf"):
-            raise PrivacyConfigError(f"the noise multiplier must be positive and finite, not {noise_multiplier}")
-        if self.dataset is not None and self.dataset is not data_loader.dataset:
-            raise PrivacyConfigError(
-                "this engine has accounted another data set: its epsilon would mix the two",
-                remedy="Make a new PrivacyEngine for other data.",
-            )
-        self.dataset = data_loader.dataset
-        if any(isinstance(layer, PrivateTable) and layer.reader is not None for layer in module.modules()):
-            raise PrivacyConfigError("this module was made private before: its rows are owed noise by another engine")
+        self._refuse_unfit(module, data_loader, noise_multiplier)
         replace_embeddings(module)
         self.validate(module=module, optimizer=None, data_loader=None)
         if rows == "dense":
@@ -163,6 +154,18 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
         sampler.on_piece, sampler.on_start = private_optimizer.begin, private_optimizer.abandon
         private_optimizer.attach_step_hook(self.accountant.get_optimizer_hook_fn(sample_rate=unit_rate))
         return private, private_optimizer, _loader(data_loader, sampler)
+
+    def _refuse_unfit(self, module: nn.Module, data_loader: DataLoader[Any], noise_multiplier: float) -> None:
+        if not 0 < noise_multiplier < float("inf"):
+            raise PrivacyConfigError(f"the noise multiplier must be positive and finite, not {noise_multiplier}")
+        if self.dataset is not None and self.dataset is not data_loader.dataset:
+            raise PrivacyConfigError(
+                "this engine has accounted another data set: its epsilon would mix the two",
+                remedy="Make a new PrivacyEngine for other data.",
+            )
+        self.dataset = data_loader.dataset
+        if any(isinstance(layer, PrivateTable) and layer.reader is not None for layer in module.modules()):
+            raise PrivacyConfigError("this module was made private before: its rows are owed noise by another engine")
 
     def make_private_with_epsilon(  # type: ignore[override]
         self, *, target_epsilon: float, target_delta: float, unit_rate: float, steps: int, **settings: Any
@@ -284,13 +287,8 @@ def _noise_scale(
     check_selection(
         vote_norm=selection.vote_norm, noise_multiplier=selection.noise_multiplier, threshold=selection.threshold
     )
-    precision = values**-2 - selection.noise_multiplier**-2
-    if precision <= 0:
-        raise PrivacyConfigError(
-            f"the votes' noise {selection.noise_multiplier:g} alone costs more than a noise multiplier of {values:g}",
-            remedy=f"Take a selection noise multiplier well above {values:g}; 5 times it costs two per cent.",
-        )
-    return NoiseScale(noise_multiplier, float(precision**-0.5), selection.vote_norm)
+    values = accounting.remaining_noise_multiplier(values, selection.noise_multiplier)
+    return NoiseScale(noise_multiplier, values, selection.vote_norm)
 
 
 def _loader(loader: DataLoader[Any], sampler: UnitSampler) -> DataLoader[Any]:

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 
 from common.errors import PrivacyConfigError
+from common.privacy.accounting import remaining_noise_multiplier
 from common.privacy.rng import NoiseSource
 from common.privacy.table_gradients import clip_factors
 
@@ -127,13 +128,7 @@ class AdaptiveClip:
         Raises:
             PrivacyConfigError: the count alone costs more than that.
         """
-        precision = noise_multiplier**-2 - (2 * self.count_stddev) ** -2
-        if precision <= 0:
-            raise PrivacyConfigError(
-                f"noise {self.count_stddev:g} on the count costs more than a noise multiplier of {noise_multiplier:g}",
-                remedy=f"Take a count_stddev above {noise_multiplier / 2:g}; 10 times that costs half a per cent.",
-            )
-        return float(precision**-0.5)
+        return remaining_noise_multiplier(noise_multiplier, 2 * self.count_stddev)
 
 
 def _joint(squares: Squares) -> torch.Tensor:
