@@ -16,7 +16,8 @@ FedembedError (1)
 ├── StorageError (13)         the disk is full or not writable
 ├── DependencyError (14)      an optional dependency is missing
 ├── EvaluationError (15)      a benchmark cannot be scored
-└── ConformanceError (16)     a privacy mechanism does not do what is claimed
+├── ConformanceError (16)     a privacy mechanism does not do what is claimed
+└── SecAggError (17)          a secure-aggregation message or state is not valid
 """
 
 from __future__ import annotations
@@ -118,3 +119,17 @@ class EvaluationError(FedembedError):
 class ConformanceError(FedembedError):
     exit_code = 16
     remedy = "Release nothing made with these settings; report the lines marked VIOLATION as a fault in fedembed."
+
+
+class SecAggError(FedembedError):
+    """A refusal of the secure-aggregation protocol; ``code`` names the broken rule in one machine-readable word.
+
+    A code alone may be sent to another party; the message tells the reader on this side more, and holds no secret.
+    """
+
+    exit_code = 17
+    remedy = "Nothing was revealed. Start the round again; where it repeats, compare both sides' version and settings."
+
+    def __init__(self, code: str, message: str | None = None, *, remedy: str | None = None) -> None:
+        super().__init__(code.replace("_", " ") if message is None else message, remedy=remedy)
+        self.code = code
