@@ -128,7 +128,7 @@ class SecAggError(FedembedError):
     """
 
     exit_code = 17
-    remedy = "Nothing was revealed. Start the round again; where it repeats, compare both sides' version and settings."
+    remedy = "Nothing was revealed. Compare both sides' version, settings and roster, then start the round again."
 
     def __init__(self, code: str, message: str | None = None, *, remedy: str | None = None) -> None:
         super().__init__(code.replace("_", " ") if message is None else message, remedy=remedy)

@@ -23,6 +23,7 @@ from simulations.commands import conformance, inspect, release, train
 from simulations.commands.exit_codes import BROKEN_PIPE, INTERRUPTED
 from simulations.commands.help_page import Command, Group
 from simulations.commands.output import emit_json, note
+from simulations.commands.roster import roster_app
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _TOO_LARGE = "Lower the dimension in [task], vocabulary.max_rows or buckets, or training.batch_size."
@@ -71,9 +72,10 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _function in _COMMANDS.items():
     app.command(_name, cls=Command)(_function)
-for _command in ledger_app.registered_commands:
-    _command.cls = Command  # the same help page as everywhere
-app.add_typer(ledger_app, name="ledger")
+for _group in (ledger_app, roster_app):
+    for _command in _group.registered_commands:
+        _command.cls = Command  # the same help page as everywhere
+    app.add_typer(_group, name=_group.info.name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

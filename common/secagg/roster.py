@@ -11,15 +11,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
+from unicodedata import is_normalized
 
 from common.errors import SecAggError
 from common.secagg.encoding import pack, pack_list
 from common.secagg.keys import SIGNATURE_BYTES, Identity, check_identity_public, verify
 
 FORMAT = "fedembed-roster/1"
+DRAFT_FORMAT = "fedembed-roster-draft/1"
 MOST_BYTES = 64 * 2**20
 MOST_NAME_BYTES = 256
+_GET_AGAIN = "Get the roster from its organiser again, and compare its digest with what others have."
+_CORRECT = "Correct the member, or begin a new draft with `fedembed roster add`."
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,9 @@ class Roster:
 
     def __post_init__(self) -> None:
         check_entries(self.entries)
+        object.__setattr__(self, "entries", MappingProxyType(dict(sorted(self.entries.items()))))
         if len(self.signature) != SIGNATURE_BYTES:
-            raise SecAggError("bad_signature", "the roster's signature has another length than 64 bytes")
+            raise SecAggError("bad_signature", "the roster's signature is not 64 bytes", remedy=_GET_AGAIN)
         verify(self.organiser, self.signature, _message(self.entries))
 
     @classmethod
@@ -50,7 +56,7 @@ class Roster:
             SecAggError: ``bad_roster``: see ``check_entries``.
         """
         check_entries(entries)
-        return cls(dict(sorted(entries.items())), organiser.public, organiser.sign(_message(entries)))
+        return cls(entries, organiser.public, organiser.sign(_message(entries)))
 
     @classmethod
     def from_bytes(cls, data: bytes, *, pinned_organiser: bytes | None) -> Roster:
@@ -62,19 +68,19 @@ class Roster:
             SecAggError: ``bad_roster``: not a canonical roster; ``bad_signature``: altered; ``wrong_organiser``: signed
                 by another key than the pinned one; ``bad_key``: a key that cannot be anybody's.
         """
-        fields = _parsed(data)
+        fields = _parsed(data, FORMAT, {"format", "members", "organiser", "signature"})
         organiser, signature = _unhex(fields["organiser"]), _unhex(fields["signature"])
         if pinned_organiser is not None and organiser != pinned_organiser:
-            raise SecAggError("wrong_organiser", "the roster is signed by another organiser than the pinned one")
+            raise SecAggError("wrong_organiser", "the roster is not signed by the pinned organiser", remedy=_GET_AGAIN)
         roster = cls({name: _unhex(key) for name, key in fields["members"].items()}, organiser, signature)
         if roster.to_bytes() != data:
-            raise SecAggError("bad_roster", "the roster is not in canonical form")
+            raise SecAggError("bad_roster", "the roster is not in canonical form", remedy=_GET_AGAIN)
         return roster
 
     def to_bytes(self) -> bytes:
         """The file."""
         members = {name: key.hex() for name, key in self.entries.items()}
-        return canonical(
+        return _canonical(
             {
                 "format": FORMAT,
                 "members": members,
@@ -103,23 +109,51 @@ def check_entries(entries: Mapping[str, bytes]) -> None:
     """Refuse what cannot be the members of a roster.
 
     Raises:
-        SecAggError: ``bad_roster``: nobody, a name that is empty, too long or not printable, or one key under two
+        SecAggError: ``bad_roster``: nobody, a name that is empty, too long or not plain text, or one key under two
             names (one party would count twice); ``bad_key``: a key that cannot be anybody's.
     """
     if not entries:
-        raise SecAggError("bad_roster", "a roster needs a member")
+        raise SecAggError("bad_roster", "a roster needs a member", remedy=_CORRECT)
     for name, key in entries.items():
-        if not isinstance(name, str) or not 0 < len(name.encode(errors="replace")) <= MOST_NAME_BYTES:
-            raise SecAggError("bad_roster", f"a member's name has from 1 to {MOST_NAME_BYTES} bytes")
-        if not name.isprintable() or name != name.strip():
-            raise SecAggError("bad_roster", f"the name {name!r} has characters that do not print, or outer spaces")
+        _check_name(name)
         check_identity_public(key)
     if len(set(entries.values())) != len(entries):
-        raise SecAggError("bad_roster", "two members have the same key")
+        raise SecAggError("bad_roster", "two members have the same key", remedy=_CORRECT)
 
 
-def canonical(value: Mapping[str, Any]) -> bytes:
-    """The one JSON form of a roster: sorted keys, no spaces, UTF-8, a newline at the end."""
+def _check_name(name: str) -> None:
+    # What a reader cannot tell from another name must not be one: no control characters, one Unicode form.
+    if not name.isprintable() or name != name.strip() or not is_normalized("NFC", name):
+        raise SecAggError("bad_roster", f"the name {name!r} is not plain printable text in form NFC", remedy=_CORRECT)
+    if not 0 < len(name.encode()) <= MOST_NAME_BYTES:
+        raise SecAggError("bad_roster", f"a member's name has from 1 to {MOST_NAME_BYTES} bytes", remedy=_CORRECT)
+
+
+def draft_to_bytes(entries: Mapping[str, bytes]) -> bytes:
+    """The file of a roster that nobody has signed; raises as ``check_entries``."""
+    check_entries(entries)
+    return _canonical({"format": DRAFT_FORMAT, "members": {name: key.hex() for name, key in entries.items()}})
+
+
+def draft_from_bytes(data: bytes) -> dict[str, bytes]:
+    """The inverse of ``draft_to_bytes``.
+
+    Raises:
+        SecAggError: ``bad_roster``: not a canonical draft; ``bad_key``: a key that cannot be anybody's.
+    """
+    fields = _parsed(data, DRAFT_FORMAT, {"format", "members"})
+    entries = {name: _unhex(key) for name, key in fields["members"].items()}
+    if draft_to_bytes(entries) != data:
+        raise SecAggError("bad_roster", "the draft is not in canonical form", remedy=_CORRECT)
+    return entries
+
+
+def is_draft(data: bytes) -> bool:
+    """Whether a file calls itself a draft; nothing else about it is checked."""
+    return data.startswith(f'{{"format":"{DRAFT_FORMAT}"'.encode())
+
+
+def _canonical(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
@@ -128,18 +162,17 @@ def _message(entries: Mapping[str, bytes]) -> bytes:
     return pack(FORMAT.encode(), pack_list([pack(name.encode(), entries[name]) for name in names]))
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
+def _parsed(data: bytes, form: str, wanted: set[str]) -> dict[str, Any]:
     if len(data) > MOST_BYTES:
-        raise SecAggError("bad_roster", f"a roster has at most {MOST_BYTES} bytes")
+        raise SecAggError("bad_roster", f"a roster has at most {MOST_BYTES} bytes", remedy=_GET_AGAIN)
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):
-        raise SecAggError("bad_roster", "the roster is not JSON in UTF-8") from None
-    wanted = {"format", "members", "organiser", "signature"}
-    if not isinstance(fields, dict) or set(fields) != wanted or fields["format"] != FORMAT:
-        raise SecAggError("bad_roster", f"the file is not a signed roster of format {FORMAT}")
+        raise SecAggError("bad_roster", "the roster is not JSON in UTF-8", remedy=_GET_AGAIN) from None
+    if not isinstance(fields, dict) or set(fields) != wanted or fields["format"] != form:
+        raise SecAggError("bad_roster", f"the file is not of the format {form}", remedy=_GET_AGAIN)
     if not isinstance(fields["members"], dict):
-        raise SecAggError("bad_roster", "the roster's members are not a mapping of names to keys")
+        raise SecAggError("bad_roster", "the roster's members are not a mapping of names to keys", remedy=_GET_AGAIN)
     return fields
 
 

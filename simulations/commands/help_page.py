@@ -14,6 +14,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Train": ("simulate", "plan"),
     "Test a claim": ("conformance",),
     "Look into a release": ("verify", "report", "neighbors", "evaluate", "export"),
+    "Agree who takes part": ("roster",),
     "Find out": ("list", "doctor", "ledger"),
 }
 
