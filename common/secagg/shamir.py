@@ -6,15 +6,19 @@ independent of the secret, exactly: the coefficients are uniform over the whole 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from common.errors import SecAggError
+from common.secagg._horner import PRIME, values
 from common.secagg.keys import Entropy, drawn
 
-PRIME = 2**256 + 297
 SECRET_BYTES = 32
 SHARE_BYTES = 33
 _DRAW_BITS = 257
+_MANY = 160  # shares, over all secrets, from which numpy is quicker than Python's integers
 
 
 def split(secret: bytes, xs: Sequence[int], threshold: int, entropy: Entropy) -> list[bytes]:
@@ -24,13 +28,19 @@ def split(secret: bytes, xs: Sequence[int], threshold: int, entropy: Entropy) ->
         SecAggError: ``bad_secret``: not 32 bytes; ``bad_place``: a place is repeated or not in [1, 2^32);
             ``bad_threshold``: not in [1, number of places].
     """
-    if len(secret) != SECRET_BYTES:
-        raise SecAggError("bad_secret", f"a shared secret has {len(secret)} bytes instead of {SECRET_BYTES}")
+    return split_many([secret], xs, threshold, entropy)[0]
+
+
+def split_many(secrets: Sequence[bytes], xs: Sequence[int], threshold: int, entropy: Entropy) -> list[list[bytes]]:
+    """``split`` for several secrets among the same places, each with randomness of its own; cheaper than one by one."""
+    if any(len(secret) != SECRET_BYTES for secret in secrets):
+        raise SecAggError("bad_secret", f"a shared secret has another length than {SECRET_BYTES} bytes")
     _check_places(xs)
     if not 1 <= threshold <= len(xs):
         raise SecAggError("bad_threshold", f"{threshold} of {len(xs)} shares cannot be required")
-    coefficients = [*_uniform(threshold - 1, entropy), int.from_bytes(secret, "big")]  # highest power first
-    return [_value(coefficients, x).to_bytes(SHARE_BYTES, "big") for x in xs]
+    polynomials = [[*_uniform(threshold - 1, entropy), int.from_bytes(secret, "big")] for secret in secrets]
+    found = (values if len(xs) * len(secrets) >= _MANY else _values)(polynomials, xs)
+    return [[y.to_bytes(SHARE_BYTES, "big") for y in row] for row in found]
 
 
 def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
@@ -107,8 +117,13 @@ def _uniform(count: int, entropy: Entropy) -> list[int]:
     return found[:count]
 
 
+def _values(polynomials: Sequence[Sequence[int]], xs: Sequence[int]) -> list[list[int]]:
+    """Every polynomial at every place, by Horner's rule in Python's integers."""
+    return [[_value(polynomial, x) for x in xs] for polynomial in polynomials]
+
+
 def _value(coefficients: Sequence[int], x: int) -> int:
-    """The polynomial at ``x`` by Horner's rule."""
+    """One polynomial, highest power first, at ``x``."""
     total = 0
     for coefficient in coefficients:
         total = (total * x + coefficient) % PRIME
@@ -116,18 +131,20 @@ def _value(coefficients: Sequence[int], x: int) -> int:
 
 
 def _weights(xs: Sequence[int]) -> list[int]:
-    """prod over j != i of x_j / (x_j - x_i), with one division for all of them."""
-    product = 1
-    for x in xs:
-        product = product * x % PRIME
-    divisors = []
-    for i, x in enumerate(xs):
-        divisor = x  # the factor x_i that ``product`` has too many
-        for j, other in enumerate(xs):
-            if j != i:
-                divisor = divisor * (other - x) % PRIME
-        divisors.append(divisor)
-    return [product * inverse % PRIME for inverse in _inverses(divisors)]
+    """prod over j != i of x_j / (x_j - x_i), for every i, with one division for all of them."""
+    product = math.prod(xs) % PRIME
+    return [product * inverse % PRIME for inverse in _inverses(_divisors(xs))]
+
+
+def _divisors(xs: Sequence[int]) -> list[int]:
+    """x_i times the product over j != i of x_j - x_i; as many factors as fit are multiplied in 64-bit words."""
+    places = np.array(xs, dtype=np.int64)
+    factors = places[None, :] - places[:, None]
+    np.fill_diagonal(factors, places)
+    width = 62 // max(xs).bit_length()
+    padding = np.ones((len(xs), -len(xs) % width), dtype=np.int64)
+    words = np.concatenate([factors, padding], axis=1).reshape(len(xs), -1, width).prod(axis=2)
+    return [math.prod(row) % PRIME for row in words.tolist()]
 
 
 def _inverses(values: Sequence[int]) -> list[int]:
