@@ -82,21 +82,39 @@ def check_agreement_public(public: bytes) -> None:
 
 
 def agree(private: bytes, public: bytes, info: bytes) -> bytes:
-    """A key of 32 bytes that only the two parties can compute: HKDF-SHA256 of the X25519 shared secret.
+    """``AgreementKey(private).agree(public, info)``, for a private key that is used once."""
+    return AgreementKey(private).agree(public, info)
 
-    ``info`` names the purpose; both sides must give the same bytes, with both identities in an agreed order.
 
-    Raises:
-        SecAggError: ``bad_key``: a key of wrong length, a non-canonical encoding, or a point of small order, whose
-            shared secret would be zero and known to everybody (RFC 7748, section 6.1).
-    """
-    _expect(private, KEY_BYTES, "bad_key")
-    check_agreement_public(public)
-    try:
-        shared = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError:  # how the library reports an all-zero shared secret
-        raise SecAggError("bad_key", "a public key is a point of small order") from None
-    return _hkdf(shared, info)
+class AgreementKey:
+    """An X25519 private key made ready for many agreements: making it ready costs as much as one of them."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, private: bytes) -> None:
+        """``private``: 32 bytes.
+
+        Raises:
+            SecAggError: ``bad_key``: another length.
+        """
+        _expect(private, KEY_BYTES, "bad_key")
+        self._key = X25519PrivateKey.from_private_bytes(private)
+
+    def agree(self, public: bytes, info: bytes) -> bytes:
+        """A key of 32 bytes that only the two parties can compute: HKDF-SHA256 of the X25519 shared secret.
+
+        ``info`` names the purpose; both sides must give the same bytes, with both identities in an agreed order.
+
+        Raises:
+            SecAggError: ``bad_key``: a public key of another length, in a non-canonical encoding, or of small order:
+                its shared secret would be zero and known to everybody (RFC 7748, section 6.1).
+        """
+        check_agreement_public(public)
+        try:
+            shared = self._key.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError:  # how the library reports an all-zero shared secret
+            raise SecAggError("bad_key", "a public key is a point of small order") from None
+        return _hkdf(shared, info)
 
 
 def derive(secret: bytes, info: bytes) -> bytes:

@@ -17,7 +17,16 @@ from cryptography.hazmat.primitives.serialization import (
 
 import common.secagg
 from common.secagg import keys
-from common.secagg.keys import Identity, agree, agreement_keypair, agreement_public, commitment, derive, verify
+from common.secagg.keys import (
+    AgreementKey,
+    Identity,
+    agree,
+    agreement_keypair,
+    agreement_public,
+    commitment,
+    derive,
+    verify,
+)
 
 from ._tools import refused, stream
 
@@ -90,6 +99,9 @@ def test_agreement_gives_the_published_keys() -> None:
     assert agreement_public(BOB) == BOB_PUBLIC
     wanted = hkdf(SHARED, SALT, b"info", 32)
     assert agree(ALICE, BOB_PUBLIC, b"info") == agree(BOB, ALICE_PUBLIC, b"info") == wanted
+    ready = AgreementKey(ALICE)
+    assert [ready.agree(BOB_PUBLIC, info) for info in (b"info", b"more")] == [wanted, hkdf(SHARED, SALT, b"more", 32)]
+    assert ALICE.hex() not in repr(ready)
 
 
 def test_the_oracle_of_hkdf_gives_the_published_key() -> None:

@@ -127,6 +127,35 @@ def test_a_masked_vector_is_uniform(bits: int) -> None:
     assert abs(serial) * np.sqrt(len(total)) < 5
 
 
+def linear_complexity(bits: list[int]) -> int:
+    """Length of the shortest linear feedback register that gives these bits (Berlekamp and Massey, 1969)."""
+    register, earlier, length, changed, window = 1, 1, 0, -1, 0
+    for at, bit in enumerate(bits):
+        window = window << 1 | bit
+        if (register & window).bit_count() & 1:
+            register, previous = register ^ earlier << (at - changed), register
+            if 2 * length <= at:
+                length, changed, earlier = at + 1 - length, at, previous
+    return length
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16, 32])
+def test_low_bits_of_masks_follow_no_linear_rule(bits: int) -> None:
+    total = np.zeros(1500, dtype=dtype_of(bits))
+    Masker(bits, len(total)).add(total, SEED)
+    assert abs(linear_complexity((total & 1).tolist()) - 750) < 20  # chance of more: below 2^-38
+
+
+def test_a_linear_generator_would_be_seen() -> None:
+    state, low_bits = 1, []
+    for _ in range(1500):  # a shift register of 64 bits: passes every count of bytes and bits above
+        state ^= state << 13 & 2**64 - 1
+        state ^= state >> 7
+        state ^= state << 17 & 2**64 - 1
+        low_bits.append(state & 1)
+    assert linear_complexity(low_bits) == 64
+
+
 def test_masks_of_different_seeds_have_nothing_in_common() -> None:
     vectors = []
     for bit in range(0, 256, 37):
