@@ -47,6 +47,8 @@ class ClientLimits:
     def from_bytes(cls, data: bytes) -> ClientLimits:
         """SecAggError ``malformed``."""
         numbers, config_hash, model_hash = unpack(data, 3)
+        if len(numbers) != 20:
+            raise SecAggError("malformed", "stored limits have another size")
         n = [read_u32(numbers[i : i + 4]) for i in range(0, 20, 4)]
         return cls(n[0], n[1], bool(n[2]), n[3], n[4], config_hash or None, model_hash or None)
 
@@ -60,7 +62,6 @@ class Stage(Enum):
     CONFIRMED = "confirmed"
     REVEALED = "revealed"  # one phase is over, the next has not begun
     DONE = "done"
-    ABORTED = "aborted"
 
 
 class Secrets:
@@ -196,6 +197,11 @@ class ClientState:
         """Fewest vectors in a sum: the terms' or this client's own, whichever is more."""
         return max(self.terms.least_survivors, self.limits.least_survivors)
 
+    @property
+    def usable(self) -> bool:
+        """Whether a transition may still begin here: not used up, and the round not aborted."""
+        return self.secrets.step == self.step
+
     def abort(self) -> None:
         """End the round for this client: every secret is erased, no state of it goes on."""
         self.secrets.clear()
@@ -206,7 +212,7 @@ class ClientState:
         Raises:
             SecAggError: ``wrong_phase`` for a state that was used up or aborted.
         """
-        if self.secrets.step != self.step:
+        if not self.usable:
             raise SecAggError("wrong_phase", "this state was used up")
         return pack(
             b"state",
@@ -262,7 +268,7 @@ def transition(state: ClientState, *stages: Stage) -> Iterator[Secrets]:
 
 def check_turn(state: ClientState, stages: tuple[Stage, ...]) -> None:
     """SecAggError ``wrong_phase`` unless it is the turn of this state, and of one of these stages."""
-    if state.secrets.step != state.step:
+    if not state.usable:
         raise SecAggError("wrong_phase", "this state was used up, or the round was aborted")
     if state.stage not in stages:
         raise SecAggError("wrong_phase", f"a client that has {state.stage.value} does not take this message")

@@ -66,7 +66,7 @@ class RoundServer(Turns):
 
     def accept_advert(self, client: str, data: bytes) -> bool:
         """A client's advert; whether it was taken."""
-        return self._accept(client, Hop.ADVERTS, lambda: self._take_advert(client, data))
+        return self._accept(client, Hop.ADVERTS, self._take_advert, data)
 
     def close_adverts(self) -> bytes:
         """The cohort, for everyone; SecAggError ``small_cohort``."""
@@ -81,7 +81,7 @@ class RoundServer(Turns):
 
     def accept_shares(self, client: str, data: bytes) -> bool:
         """A client's sealed shares; whether they were taken."""
-        return self._accept(client, Hop.SHARES, lambda: self._take_shares(client, data))
+        return self._accept(client, Hop.SHARES, self._take_shares, data)
 
     def close_shares(self, bind: bytes = b"") -> dict[str, bytes]:
         """For every client that shared, the opening of the first phase with what its neighbours sealed for it.
@@ -106,7 +106,7 @@ class RoundServer(Turns):
 
     def accept_masked(self, client: str, header: bytes, body: bytes) -> bool:
         """A client's masked vector, added to the sum at once and not kept; whether it was taken."""
-        return self._accept(client, Hop.MASKED, lambda: self._take_masked(client, header, body))
+        return self._accept(client, Hop.MASKED, self._take_masked, header, body)
 
     def close_masked(self) -> bytes:
         """Who survived, for everyone who did; SecAggError ``too_few_survivors``."""
@@ -120,7 +120,7 @@ class RoundServer(Turns):
 
     def accept_confirmation(self, client: str, data: bytes) -> bool:
         """A client's signature on who survived; whether it was taken."""
-        return self._accept(client, Hop.CONFIRMATIONS, lambda: self._take_confirmation(client, data))
+        return self._accept(client, Hop.CONFIRMATIONS, self._take_confirmation, data)
 
     def close_confirmations(self) -> dict[str, bytes]:
         """For every client that confirmed, its neighbours' confirmations; SecAggError ``too_few_survivors``."""
@@ -139,7 +139,7 @@ class RoundServer(Turns):
 
     def accept_reveal(self, client: str, data: bytes) -> bool:
         """A client's shares of its neighbours' secrets; whether they were taken."""
-        return self._accept(client, Hop.REVEALS, lambda: self._take_reveal(client, data))
+        return self._accept(client, Hop.REVEALS, self._take_reveal, data)
 
     def finish(self) -> Words:
         """The sum modulo 2^bits of the survivors' vectors.

@@ -43,18 +43,21 @@ class Turns:
         """Clients whose message of this hop has not come; empty while adverts are collected, when anyone may come."""
         return tuple(sorted(self._awaited))
 
-    def _accept(self, client: str, hop: Hop, take: Callable[[], None]) -> bool:
+    def _accept(self, client: str, hop: Hop, take: Callable[..., None], *message: bytes) -> bool:
         """Take a message of ``hop``, once, from who is awaited; whoever sends one that does not fit has dropped out."""
         if self.hop is not hop:
             self.reasons["late" if self.hop > hop else "early"] += 1
             return False
         if client not in self._awaited and (hop is not Hop.ADVERTS or client in self._heard):
-            self.reasons["duplicate" if client in self._heard else "foreign_id"] += 1
+            dropped = client in self.dropped
+            self.reasons["late" if dropped else "duplicate" if client in self._heard else "foreign_id"] += 1
             return False
         self._awaited.discard(client)
         self._heard.add(client)
         try:
-            take()
+            if not all(isinstance(part, bytes) for part in message):
+                raise SecAggError("malformed", "a message is not bytes")
+            take(client, *message)
         except SecAggError as error:
             self._drop(client, error.code)
             return False

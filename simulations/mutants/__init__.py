@@ -20,6 +20,7 @@ from common.table import RowDomain
 from common.work import Work, work_for
 from simulations.conformance import example_setup
 from simulations.neighbours import NEIGHBOURS
+from simulations.protocol_checks import PROTOCOL
 from simulations.trial import ledger_findings
 
 _EXAMPLE = {
@@ -43,7 +44,9 @@ def _ledger(bench: Bench, seed: int) -> list[Finding]:
     return ledger_findings(_work(_TRIAL))
 
 
-CHECKS: dict[str, Check] = OF_MECHANISMS | {c.name: c for c in (*NEIGHBOURS, Check("ledger", "T5", _ledger, False))}
+CHECKS: dict[str, Check] = OF_MECHANISMS | {
+    c.name: c for c in (*NEIGHBOURS, Check("ledger", "T5", _ledger, False), *PROTOCOL)
+}
 
 
 @dataclass(frozen=True)
