@@ -23,7 +23,7 @@ from common.secagg.client_state import ClientLimits, ClientState, Place, Secrets
 from common.secagg.derivations import pair_seed, sealing_key, self_commitment, self_seed, share_context
 from common.secagg.encoding import pack
 from common.secagg.graph import Graph
-from common.secagg.keys import Entropy, Identity, agreement_keypair, drawn
+from common.secagg.keys import AgreementKey, Entropy, Identity, agreement_keypair, drawn
 from common.secagg.masks import Masker, Words
 from common.secagg.messages import (
     SALT_BYTES,
@@ -40,7 +40,7 @@ from common.secagg.messages import (
 from common.secagg.packing import packed
 from common.secagg.roster import Roster
 from common.secagg.sealing import open_sealed, seal
-from common.secagg.shamir import SECRET_BYTES, SHARE_BYTES, check_share, split
+from common.secagg.shamir import SECRET_BYTES, SHARE_BYTES, check_share, split_many
 from common.secagg.terms import Terms
 
 _PAIR = 2 * SHARE_BYTES  # a neighbour's shares for one phase: of the masking key, then of the self-mask secret
@@ -101,7 +101,7 @@ def share(state: ClientState, cohort_bytes: bytes, *, entropy: Entropy) -> tuple
         place = _place(adverts, state, digest("cohort", state.terms.digest, cohort_bytes))
         plain, commitments = _split_secrets(state, place, entropy)
         salt = drawn(entropy, SALT_BYTES)
-        private = secrets["sealing"]
+        private = AgreementKey(secrets["sealing"])
         sealed = []
         for (_, other), shares in zip(place.neighbours, plain, strict=True):
             key = sealing_key(
@@ -231,13 +231,13 @@ def _place(adverts: tuple[Advert, ...], state: ClientState, cohort: bytes) -> Pl
 def _split_secrets(state: ClientState, place: Place, entropy: Entropy) -> tuple[list[bytes], tuple[bytes, ...]]:
     """What each neighbour gets, all phases in a row; and the commitments to the self-mask secrets."""
     secrets, places = state.secrets, range(1, len(place.neighbours) + 1)
-    columns, commitments = [], []
+    shared, commitments = [], []
     for index, phase in enumerate(state.terms.phases):
         own = drawn(entropy, SECRET_BYTES)
         secrets.put(f"self {index}", own)
-        columns.append(split(secrets[f"masking {index}"], places, place.threshold, entropy))
-        columns.append(split(own, places, place.threshold, entropy))
+        shared += [secrets[f"masking {index}"], own]
         commitments.append(self_commitment(own, cohort=place.cohort, client=state.me, phase=phase.name))
+    columns = split_many(shared, places, place.threshold, entropy)
     return [b"".join(row) for row in zip(*columns, strict=True)], tuple(commitments)
 
 
@@ -248,7 +248,7 @@ def _keep_shares(state: ClientState, opening: Opening, roll: frozenset[int]) -> 
     if not len(opening.salts) == len(opening.sealed) == present:
         raise SecAggError("malformed", "there is not one sealed message for each neighbour")
     mail = iter(zip(opening.salts, opening.sealed, strict=True))
-    private = secrets["sealing"]
+    private = AgreementKey(secrets["sealing"])
     rows = [
         _opened(state, other, *next(mail), private) if position in roll else bytes(phases * _PAIR)
         for position, other in place.neighbours
@@ -258,7 +258,7 @@ def _keep_shares(state: ClientState, opening: Opening, roll: frozenset[int]) -> 
         secrets.put(f"held {index}", b"".join(row[index * _PAIR : (index + 1) * _PAIR] for row in rows))
 
 
-def _opened(state: ClientState, other: Advert, salt: bytes, sealed: bytes, private: bytes) -> bytes:
+def _opened(state: ClientState, other: Advert, salt: bytes, sealed: bytes, private: AgreementKey) -> bytes:
     cohort = state.known_place.cohort
     key = sealing_key(private, other.sealing, cohort=cohort, sender=other.client, receiver=state.me, salt=salt)
     plain = open_sealed(key, share_context(cohort, other.client, state.me), sealed)
@@ -275,7 +275,7 @@ def _masked(state: ClientState, opening: Opening, vector: Words, roll: frozenset
         raise SecAggError("wrong_length", f"the vector is not {phase.length} values of {masker.dtype.name}")
     if phase.bits < 8 * masker.dtype.itemsize and int(vector.max()) >> phase.bits:
         raise SecAggError("out_of_range", f"a value has more than {phase.bits} bits")
-    private, view = secrets[f"masking {state.phase}"], opening.view
+    private, view = AgreementKey(secrets[f"masking {state.phase}"]), opening.view
     plus, minus = [self_seed(secrets[f"self {state.phase}"], view)], []
     for position, other in place.neighbours:
         if position in roll:

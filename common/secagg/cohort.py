@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
 from common.secagg.graph import Graph
-from common.secagg.keys import agree, check_identity_public
+from common.secagg.keys import AgreementKey, check_identity_public
 from common.secagg.messages import Advert, cohort_bytes, context, digest
 from common.secagg.terms import Terms
 
@@ -54,5 +54,5 @@ def check_advert(advert: Advert) -> tuple[bytes, ...]:
     """
     check_identity_public(advert.signing)
     for key in (advert.sealing, *advert.masking):
-        agree(_ANY_PRIVATE_KEY, key, context("check"))
+        AgreementKey(_ANY_PRIVATE_KEY).agree(key, context("check"))
     return advert.identity, advert.signing, advert.sealing, *advert.masking

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from common.secagg.keys import agree, commitment, derive
+from common.secagg.keys import AgreementKey, commitment, derive
 from common.secagg.messages import context
 
 
-def sealing_key(private: bytes, public: bytes, *, cohort: bytes, sender: str, receiver: str, salt: bytes) -> bytes:
-    """The key of the one message of shares from ``sender`` to ``receiver``; ``private`` belongs to either of them."""
-    return agree(private, public, context("seal", cohort, sender.encode(), receiver.encode(), salt))
+def sealing_key(key: AgreementKey, public: bytes, *, cohort: bytes, sender: str, receiver: str, salt: bytes) -> bytes:
+    """The key of the one message of shares from ``sender`` to ``receiver``; ``key`` belongs to either of them."""
+    return key.agree(public, context("seal", cohort, sender.encode(), receiver.encode(), salt))
 
 
 def share_context(cohort: bytes, sender: str, receiver: str) -> bytes:
@@ -16,14 +16,14 @@ def share_context(cohort: bytes, sender: str, receiver: str) -> bytes:
     return context("shares", cohort, sender.encode(), receiver.encode())
 
 
-def pair_seed(private: bytes, public: bytes, *, view: bytes, pair: tuple[str, str]) -> bytes:
+def pair_seed(key: AgreementKey, public: bytes, *, view: bytes, pair: tuple[str, str]) -> bytes:
     """Seed of the mask that the client which sorts first adds and the other one takes off.
 
     The view holds terms (model and configuration), cohort, phase, roll and bound data: clients that were told different
     things add masks that do not cancel.
     """
     low, high = sorted(name.encode() for name in pair)
-    return agree(private, public, context("pair mask", view, low, high))
+    return key.agree(public, context("pair mask", view, low, high))
 
 
 def self_seed(secret: bytes, view: bytes) -> bytes:

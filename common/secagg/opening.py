@@ -9,7 +9,7 @@ from itertools import islice
 from common.errors import SecAggError
 from common.secagg.cohort import Cohort
 from common.secagg.derivations import pair_seed, self_commitment, self_seed
-from common.secagg.keys import agreement_public
+from common.secagg.keys import AgreementKey, agreement_public
 from common.secagg.masks import Masker, Words
 from common.secagg.shamir import Recombiner
 
@@ -61,7 +61,8 @@ class Masks:
         cohort = self.cohort
         for secret in own.values():
             yield self_seed(secret, self.view), -1
-        for j, private in keys.items():
+        for j, secret in keys.items():
+            private = AgreementKey(secret)
             for i in cohort.of[j]:
                 if i in self.survivors:
                     public, pair = cohort.adverts[i].masking[self.phase], (cohort.names[i], cohort.names[j])

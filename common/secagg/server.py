@@ -90,12 +90,7 @@ class RoundServer(Turns):
             SecAggError: ``too_few_survivors``.
         """
         self._close(Hop.SHARES)
-        # Whoever has too few neighbours left would refuse to mask, which may leave others with too few.
         roll = set(self._shares)
-        while lonely := {i for i in roll if len(roll.intersection(self._cohort.of[i])) < self._cohort.threshold}:
-            for position in lonely:
-                self._drop(self._cohort.names[position], "too_few_neighbours")
-            roll -= lonely
         self._open_phase(roll, bind)
         mail = {self._cohort.names[i]: self._with_mail(i).to_bytes() for i in sorted(roll)}
         self._commitments = {i: self._shares[i].commitments for i in roll}
@@ -224,12 +219,11 @@ class RoundServer(Turns):
     def _open_phase(self, roll: set[int], bind: bytes) -> None:
         """Everything of a phase anew: its roll, its view, a sum of nothing."""
         phase = self.terms.phases[self.phase]
-        if len(roll) < self.terms.least_survivors:
-            raise self._abort("too_few_survivors", "fewer clients shared than may be added up")
-        self._roll = frozenset(roll)
+        self._roll, self._in_sum = frozenset(roll), set(roll)
+        self._require_openable(self._in_sum)
         self._opening = Opening(self._cohort.digest, phase.name, to_bitmap(roll, self._cohort.size), bind)
         self._total: Words = np.zeros(phase.length, dtype=dtype_of(phase.bits))
-        self._in_sum: set[int] = set()
+        self._in_sum = set()
         self._begin(Hop.MASKED, self._cohort.names_of(roll))
 
     def _with_mail(self, receiver: int) -> Opening:

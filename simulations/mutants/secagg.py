@@ -8,7 +8,7 @@ from typing import Any
 
 from common.secagg import checks, client, client_state, derivations, messages
 from common.secagg.client_state import ClientState, Secrets
-from common.secagg.keys import Entropy, derive
+from common.secagg.keys import AgreementKey, Entropy, derive
 from common.secagg.masks import Masker
 from common.secagg.messages import Advert, Confirmations, Opening, Survivors, context, digest, from_bitmap
 from common.secagg.opening import Masks
@@ -58,8 +58,8 @@ def _view_without_bind(self: Opening) -> bytes:
     return digest("view", self.cohort, self.phase.encode(), self.roll)
 
 
-def _pair_without_view(private: bytes, public: bytes, *, view: bytes, pair: tuple[str, str]) -> bytes:
-    return derivations.pair_seed(private, public, view=b"", pair=pair)
+def _pair_without_view(key: AgreementKey, public: bytes, *, view: bytes, pair: tuple[str, str]) -> bytes:
+    return derivations.pair_seed(key, public, view=b"", pair=pair)
 
 
 def _self_without_view(secret: bytes, view: bytes) -> bytes:

@@ -11,6 +11,7 @@ from common.secagg import client as machine
 from common.secagg.client_state import ClientState
 from common.secagg.derivations import pair_seed, self_seed
 from common.secagg.encoding import pack, unpack
+from common.secagg.keys import AgreementKey
 from common.secagg.masks import Masker, Words
 from common.secagg.messages import Opening, Shares, from_bitmap
 from common.secagg.packing import unpacked
@@ -102,7 +103,7 @@ def own_mask_stays() -> list[Finding]:
         rest = unpacked(vector.body, _PHASE.bits, _PHASE.length) - trial.vectors[0][FIRST]
         for _, other in state.known_place.neighbours:  # the first client adds all its masks
             view, pair = state.known_opening.view, (FIRST, other.client)
-            rest = rest - _mask_of(pair_seed(secret, other.masking[0], view=view, pair=pair))
+            rest = rest - _mask_of(pair_seed(AgreementKey(secret), other.masking[0], view=view, pair=pair))
         left.append(rest)
     return [
         _finding("the mask of its own", bool(left[0].any() and left[1].any())),
