@@ -66,47 +66,52 @@ def test_two_phases_have_sums_of_their_own() -> None:
         assert (second == trial.expected(1, trial.names)).all()
 
 
-def outcome(trial: Trial, drops: dict[str, set[str]]) -> None:
-    """What a round with these dropouts must do, from the rules alone, and that it does it."""
-    terms, present = trial.terms, set(trial.names)
-    _, threshold = terms.neighbourhood(len(present))
-    sums: list[set[str]] = []
-    present -= drops.get("share", set())
+def outcome(trial: Trial, drops: dict[str, set[str]]) -> bool:
+    """That a round of a complete graph does what the rules say; whether it ends with a sum."""
+    terms, able = trial.terms, set(trial.names) - drops.get("share", set())
+    _, threshold = terms.neighbourhood(len(trial.names))
+    sums, fails = [], len(able) < max(terms.least_survivors, threshold + 1)
     for phase in range(len(terms.phases)):
-        roll = set(present)
-        if len(roll) < terms.least_survivors or len(roll) - 1 < threshold:
-            break
-        summed = roll - drops.get(f"mask {phase}", set())
+        summed = able - drops.get(f"mask {phase}", set())
         confirmed = summed - drops.get(f"confirm {phase}", set())
-        revealed = confirmed - drops.get(f"reveal {phase}", set())
-        # In a complete graph whoever reveals holds everybody's shares except its own.
-        needed = threshold + 1 if revealed else 1
-        if len(summed) < terms.least_survivors or len(revealed) < needed:
-            break
+        able = confirmed - drops.get(f"reveal {phase}", set())
+        # Whoever is left holds everybody's shares except its own.
+        fails = fails or len(summed) < terms.least_survivors or len(able) < threshold + 1
         sums.append(summed)
-        present = summed & revealed if phase + 1 < len(terms.phases) else present
-        if phase + 1 < len(terms.phases):
-            drops = drops | {f"mask {phase + 1}": drops.get(f"mask {phase + 1}", set()) | (summed - revealed)}
-            present = summed
-    if len(sums) == len(terms.phases):
-        for phase, total in enumerate(trial.run(drops, bind=S)):
-            assert (total == trial.expected(phase, sums[phase])).all()
-        return
-    with refused("too_few_survivors"):
-        trial.run(drops, bind=S)
-    assert trial.server.hop.name == "ABORTED" and trial.server._total.size == 0
+    if fails:
+        with refused("too_few_survivors"):
+            trial.run(drops, bind=S)
+        assert trial.server.hop.name == "ABORTED" and trial.server._total.size == 0
+        return False
+    for phase, total in enumerate(trial.run(drops, bind=S)):
+        assert (total == trial.expected(phase, sums[phase])).all()
+    return True
 
 
-@pytest.mark.parametrize("where", list(itertools.product((None, *HOPS_OF_ONE_PHASE), repeat=2)), ids=str)
-def test_five_clients_each_dropping_anywhere(where: tuple[str | None, ...]) -> None:
-    """All 5^5 combinations up to symmetry are too many: every pair of hops for two clients, every such pair of clients."""
-    pairs = [("client-000", "client-001"), ("client-000", "client-004"), ("client-002", "client-003")]
-    for pair in pairs:
+def test_five_clients_drop_in_every_way() -> None:
+    """How many are lost in which hop: all 126 ways to spread five clients over staying and four hops, names turning."""
+    ended = 0
+    for turn, where in enumerate(itertools.combinations_with_replacement(("", *HOPS_OF_ONE_PHASE), 5)):
+        names = [f"client-00{(i + turn) % 5}" for i in range(5)]
+        drops = {hop: {name for name, lost in zip(names, where, strict=True) if lost == hop} for hop in set(where)}
+        ended += outcome(Trial(5, terms=trial_terms(5)), drops)
+    assert ended == 5  # with t = 3 of four neighbours, one may be lost anywhere, or nobody
+
+
+@pytest.mark.parametrize("hop", HOPS_OF_ONE_PHASE)
+def test_each_of_five_clients_drops_in_each_hop(hop: str) -> None:
+    for name in (f"client-00{i}" for i in range(5)):
+        assert outcome(Trial(5, terms=trial_terms(5)), {hop: {name}})
+
+
+def test_two_of_eight_clients_drop_anywhere() -> None:
+    for (first, second), hops in itertools.product(
+        [(0, 1), (0, 7), (3, 5)], itertools.product(HOPS_OF_ONE_PHASE, repeat=2)
+    ):
         drops: dict[str, set[str]] = {}
-        for name, hop in zip(pair, where, strict=True):
-            if hop is not None:
-                drops.setdefault(hop, set()).add(name)
-        outcome(Trial(5, terms=trial_terms(5)), drops)
+        for client, hop in zip((first, second), hops, strict=True):
+            drops.setdefault(hop, set()).add(f"client-00{client}")
+        assert outcome(Trial(8, terms=trial_terms(8)), drops)
 
 
 @pytest.mark.parametrize("hop", ["share", *(f"{h} {p}" for p in (0, 1) for h in ("mask", "confirm", "reveal"))])
