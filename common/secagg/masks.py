@@ -76,7 +76,7 @@ class Masker:
                 Nothing was changed.
         """
         self._check(total)
-        streams = [(_keystream(seed), np.add) for seed in plus]
+        streams: list[tuple[CipherContext, np.ufunc]] = [(_keystream(seed), np.add) for seed in plus]
         streams += [(_keystream(seed), np.subtract) for seed in minus]
         step = max(1, len(self._words))
         for start in range(0, self.length, step):

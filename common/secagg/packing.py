@@ -36,6 +36,8 @@ def packed(values: Words, bits: int) -> bytes:
         return values.tobytes()
     if len(values) and int(values.max()) >> bits:
         raise SecAggError("out_of_range", f"a value has more than {bits} bits")
+    if bits == 24:
+        return np.ascontiguousarray(values).view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
     group, size = _group(bits)
     out = np.zeros((math.ceil(len(values) / group), size), dtype=np.uint8)
     for start in range(0, len(values), _BLOCK):
@@ -57,9 +59,13 @@ def unpacked(data: bytes, bits: int, length: int) -> Words:
         return np.frombuffer(data, dtype=dtype)
     if length * bits % 8 and data[-1] >> length * bits % 8:
         raise SecAggError("malformed", "bits after the last value are set")
+    stream = np.frombuffer(data, dtype=np.uint8)
+    if bits == 24:
+        wide = np.zeros((length, 4), dtype=np.uint8)
+        wide[:, :3] = stream.reshape(-1, 3)
+        return wide.view(dtype).reshape(-1)
     group, size = _group(bits)
     values = np.empty(length, dtype=dtype)
-    stream = np.frombuffer(data, dtype=np.uint8)
     for start in range(0, length, _BLOCK):
         stop = min(start + _BLOCK, length)
         piece = _grouped(stream[start // group * size : math.ceil(stop / group) * size], size)

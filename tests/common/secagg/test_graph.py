@@ -105,7 +105,7 @@ def test_words_that_would_bias_the_order_are_drawn_again(monkeypatch: pytest.Mon
     monkeypatch.setattr(graph, "_words", lambda _: iter([2**64 - 1, 1, 0]))
     assert graph._shuffled(list("abc"), SEED) == ["c", "a", "b"]  # 1 swaps the last two, 0 swaps the first two
     monkeypatch.setattr(graph, "_words", lambda _: iter([2**64 - 2, 0]))
-    assert graph._shuffled(list("abc"), SEED) == ["c", "a", "b"]  # (2^64 - 2) % 3 is 2: nothing; hence "abc" turned
+    assert graph._shuffled(list("abc"), SEED) == ["b", "a", "c"]  # the last word that is kept: 2 modulo 3
 
 
 @pytest.mark.parametrize(
@@ -231,9 +231,10 @@ def test_random_graphs_keep_what_the_degree_promises(n: int, colluders: int, dro
 def test_the_simulation_would_see_a_wrong_bound(n: int, colluders: int, dropped: int, signed: bool) -> None:
     """Broken on purpose: one client's probability in place of the union over all."""
     k, _ = degree(n, colluding=colluders / n, dropping=dropped / n, failure=FAILURE, signed=signed)
-    k_one, t_one = degree(
-        n, colluding=colluders / n, dropping=dropped / n, failure=min(0.99, n * FAILURE), signed=signed
-    )
+    odds = graph._Odds(n, colluders, dropped)
+    k_one = next(k for k in range(2, n, 2) if odds.least_threshold(k, n * FAILURE, signed=signed) is not None)
+    t_one = odds.least_threshold(k_one, n * FAILURE, signed=signed)
+    assert t_one is not None
     assert k_one < k
     assert rate_of_failure(n, k_one, t_one, colluders=colluders, dropped=dropped, signed=signed) > LIMIT
 
