@@ -106,16 +106,13 @@ def _of_method(method: Method, text: Text, folder: Path, *, quick: bool) -> Iter
     def figures_at(epsilon: float | None) -> list[Figure]:
         sections = method.sections if epsilon is not None else method.plain_sections or method.sections
         table = table_of(scenario(base, sections, privacy(method.mode, epsilon, DELTA)), store, method.table)
-        return [_figure(method, epsilon, *found, judged=not quick) for found in _scores(table, text)]
+        return [_figure(method, epsilon, *found) for found in _scores(table, text)]
 
     return iter(figures_at(MUST_BEAT)) if quick else at_epsilons(figures_at)
 
 
-def _figure(
-    method: Method, epsilon: float | None, measure: str, score: Score, baseline: float, *, judged: bool
-) -> Figure:
-    targets = method.targets.get(epsilon, {}) if judged and epsilon is not None else {}
-    target = targets.get(measure, math.nan)
+def _figure(method: Method, epsilon: float | None, measure: str, score: Score, baseline: float) -> Figure:
+    target = math.nan if epsilon is None else method.targets.get(epsilon, {}).get(measure, math.nan)
     return Figure(method.label, epsilon, measure, score, baseline, target, barred=measure not in MAY_MISS)
 
 

@@ -30,7 +30,7 @@ from common.release import load_release
 from common.table import EmbeddingTable, FloatArray
 from server.progress import LogReporter
 from simulations.benchmarks._federated import clients_of, privacy, scenario
-from simulations.benchmarks._harness import Row, at_least, data_folder, reported
+from simulations.benchmarks._harness import Row, at_least, data_folder, reported, unjudged
 from simulations.federation import run_locally
 
 DATA = "images/omniglot_small.npz"
@@ -61,7 +61,7 @@ class QualityImage:
     name = "quality_image"
 
     def run(self, quick: bool) -> list[Row]:
-        """Twenty passes and two seeds; ``quick`` is a generated set of strokes, one pass and one seed.
+        """Twenty passes and two seeds; ``quick`` is a generated set of strokes, one pass, one seed and no bar.
 
         Raises:
             DataError: no folder of benchmark data.
@@ -77,12 +77,13 @@ class QualityImage:
                 for kind, settings in (("federated", _federated(passes)), ("collected", _collected(passes)))
             }
         raw = 255.0 - judged.pixels.reshape(len(judged.pixels), -1).astype(np.float32)
-        return [
+        rows = [
             reported("raw pixels: k-NN accuracy on unseen characters", _accuracy(raw, judged)),
             reported("collected: k-NN accuracy on unseen characters", accuracy["collected"]),
             reported("federated: k-NN accuracy on unseen characters", accuracy["federated"]),
             at_least("federated / collected", accuracy["federated"] / accuracy["collected"], LEAST_SHARE),
         ]
+        return unjudged(rows) if quick else rows
 
 
 def _federated(passes: int) -> dict[str, Any]:

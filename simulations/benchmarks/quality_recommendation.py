@@ -19,7 +19,7 @@ from common.errors import DependencyError
 from common.evaluation.quality import recommendation
 from common.evaluation.quality.recommendation import RecommendationBenchmark
 from simulations.benchmarks._federated import clients_of, privacy, scenario, table_of
-from simulations.benchmarks._harness import Row, at_least, reported
+from simulations.benchmarks._harness import Row, at_least, reported, unjudged
 from simulations.benchmarks._interactions import Population, generated, movielens
 from simulations.federation import HELD_OUT_ITEMS
 
@@ -47,7 +47,7 @@ class QualityRecommendation:
     name = "quality_recommendation"
 
     def run(self, quick: bool) -> list[Row]:
-        """Three seeds; ``quick`` is 150 generated users, one seed and two rounds.
+        """Three seeds; ``quick`` is 150 generated users, one seed, two rounds and no bar.
 
         Raises:
             DependencyError: the ``implicit`` package is missing. DataError: no folder of benchmark data.
@@ -63,7 +63,8 @@ class QualityRecommendation:
                     chosen = {**settings, **rounds, "seed": seed}
                     ours[settings["task"]["family"]].append(_federated(population, chosen, folder))
             split = recommendation.read_benchmark(next(folder.glob(f"*/{HELD_OUT_ITEMS}")))
-        return list(_rows(ours, split, seeds))
+        rows = list(_rows(ours, split, seeds))
+        return unjudged(rows) if quick else rows
 
 
 def _rows(ours: dict[str, list[list[float]]], split: RecommendationBenchmark, seeds: range) -> Iterator[Row]:

@@ -56,6 +56,11 @@ def test_a_bar_is_inclusive_and_nan_never_meets_it(row, holds):
     assert row.holds is holds
 
 
+def test_a_tiny_run_keeps_its_figures_and_loses_its_bars():
+    rows = _harness.unjudged([at_least("speed", 2.0, 3), reported("rate", 1.0)])
+    assert rows == [reported("speed", 2.0), reported("rate", 1.0)] and not _harness.missed(rows)
+
+
 def test_the_table_and_the_exit_code_of_bars_that_hold(one_benchmark, capsys):
     asked = one_benchmark([at_least("speed", 4.0, 3), reported("words", 1_234_567.0)])
     assert main(["only"]) == 0
