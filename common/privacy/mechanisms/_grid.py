@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,27 @@ def grid_exponent(stddev: float, bits: int) -> int:
     if not low <= stddev <= high:
         raise PrivacyConfigError(f"the noise needs a standard deviation in [{low:g}, {high:g}], not {stddev}")
     return math.frexp(stddev)[1] - 1 - bits
+
+
+def noised_on_grid(
+    parameters: Mapping[str, NDArray[Any]], stddev: float, bits: int, draw: Callable[[int, Fraction], NDArray[np.int64]]
+) -> dict[str, FloatArray]:
+    """New float32 arrays on the grid that ``stddev`` and ``bits`` give; arrays are visited in the order of their names.
+
+    Args:
+        draw: ``draw(n, sigma)`` is n exact integers of the standard deviation sigma = stddev / step.
+
+    Raises:
+        PrivacyConfigError: ``stddev`` is not in [2^-80, 2^80].
+    """
+    exponent = grid_exponent(stddev, bits)
+    sigma = Fraction(stddev) / Fraction(2) ** exponent
+    return {name: add_on_grid(parameters[name], exponent, lambda n: draw(n, sigma)) for name in sorted(parameters)}
+
+
+def coordinates(parameters: Mapping[str, NDArray[Any]]) -> int:
+    """Numbers in all arrays together: what the bound of a rounded sensitivity is stated for."""
+    return sum(array.size for array in parameters.values())
 
 
 def add_on_grid(values: NDArray[Any], exponent: int, draw: Callable[[int], NDArray[np.int64]]) -> FloatArray:

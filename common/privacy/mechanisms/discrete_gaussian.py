@@ -28,14 +28,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from common.errors import PrivacyConfigError
 from common.privacy.integer_noise import discrete_gaussian
-from common.privacy.mechanisms._grid import add_on_grid, grid_exponent
+from common.privacy.mechanisms._grid import coordinates, noised_on_grid
 from common.privacy.rng import NoiseSource
 from common.table import FloatArray
 
@@ -61,14 +60,9 @@ class DiscreteGaussian:
         Raises:
             PrivacyConfigError: ``stddev`` is not in [2^-80, 2^80], or there are more than 2^32 coordinates.
         """
-        exponent = grid_exponent(stddev, GRID_BITS)
-        if sum(array.size for array in parameters.values()) > MOST_COORDINATES:
+        if coordinates(parameters) > MOST_COORDINATES:
             raise PrivacyConfigError("the bound of discrete Gaussian noise covers at most 2^32 coordinates")
-        sigma = Fraction(stddev) / Fraction(2) ** exponent
-        return {
-            name: add_on_grid(parameters[name], exponent, lambda n: discrete_gaussian(source, n, sigma=sigma))
-            for name in sorted(parameters)
-        }
+        return noised_on_grid(parameters, stddev, GRID_BITS, lambda n, s: discrete_gaussian(source, n, sigma=s))
 
     def event(self, noise_multiplier: float) -> DpEvent:
         """A Gaussian that dominates one release with stddev = noise_multiplier times the L2 sensitivity.

@@ -15,14 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from common.errors import PrivacyConfigError
 from common.privacy.integer_noise import skellam
-from common.privacy.mechanisms._grid import add_on_grid, grid_exponent
+from common.privacy.mechanisms._grid import coordinates, noised_on_grid
 from common.privacy.rng import NoiseSource
 from common.table import FloatArray
 
@@ -47,17 +46,12 @@ class Skellam:
         Raises:
             PrivacyConfigError: ``stddev`` is not in [2^-80, 2^80], or there are more than 2^20 coordinates.
         """
-        exponent = grid_exponent(stddev, GRID_BITS)
-        if sum(array.size for array in parameters.values()) > MOST_COORDINATES:
+        if coordinates(parameters) > MOST_COORDINATES:
             raise PrivacyConfigError(
                 "the bound of Skellam noise covers at most 2^20 coordinates",
                 remedy="Set privacy.mechanism = 'discrete_gaussian' or 'gaussian'.",
             )
-        mu = (Fraction(stddev) / Fraction(2) ** exponent) ** 2 / 2
-        return {
-            name: add_on_grid(parameters[name], exponent, lambda n: skellam(source, n, mu=mu))
-            for name in sorted(parameters)
-        }
+        return noised_on_grid(parameters, stddev, GRID_BITS, lambda n, s: skellam(source, n, mu=s * s / 2))
 
     def event(self, noise_multiplier: float) -> DpEvent:
         """One release with stddev = noise_multiplier times the L2 sensitivity, at the coarsest grid that can occur.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -112,6 +113,18 @@ def test_what_leaves_depends_on_the_rounded_value_alone() -> None:
     found = [add_on_grid(v, -3, lambda n: noise[:n]) for v in (one, other)]
     assert np.array_equal(found[0], found[1])
     assert found[0][:3].tolist() == [0.125, 0.5, 0.0]
+
+
+def test_draws_are_told_their_scale_in_steps_and_come_in_the_order_of_names() -> None:
+    drawn: list[tuple[int, float]] = []
+
+    def draw(count: int, sigma: Fraction) -> np.ndarray:
+        drawn.append((count, float(sigma)))
+        return np.full(count, 2**8, dtype=np.int64)
+
+    noised = _grid.noised_on_grid({"b": np.ones((2, 3)), "a": np.zeros(4)}, 0.75, 8, draw)
+    assert drawn == [(4, 384.0), (6, 384.0)]  # 0.75 = 384 / 512, and 2^8 <= 384 < 2^9
+    assert list(noised) == ["a", "b"] and set(noised["a"]) == {0.5} and noised["b"].tolist() == [[1.5] * 3] * 2
 
 
 def test_large_values_and_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
