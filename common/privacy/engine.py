@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,27 +32,12 @@ from common.errors import DataError, PrivacyConfigError
 from common.privacy import accounting
 from common.privacy.lazy import LazyTable, check_plain_sgd
 from common.privacy.rng import NoiseSource
-from common.privacy.selection import SelectedTable, check_selection
-from common.privacy.table_optimizer import NoiseScale, RowNoise, TableDPOptimizer, TableWork
+from common.privacy.selection import RowSelection, SelectedTable, check_selection
+from common.privacy.table_optimizer import NoiseScale, RowNoise, TableDPOptimizer, TableWork, layer_names
 from common.privacy.tables import PrivateTable, replace_embeddings
 from common.privacy.unit_clipping import AdaptiveClip, UnitClip, unit_clip
 from common.privacy.unit_sampling import UnitSampler
 from common.table import IntArray
-
-
-@dataclass(frozen=True)
-class RowSelection:
-    """Settings of ``rows = "selected"``: see ``common.privacy.selection``.
-
-    Attributes:
-        noise_multiplier: sigma_1, of the votes.
-        threshold: tau, in units of ``vote_norm * noise_multiplier``: 4 keeps 32 untouched rows of a million a step.
-        vote_norm: C_1; only its ratio to the threshold matters.
-    """
-
-    noise_multiplier: float = 5.0
-    threshold: float = 4.0
-    vote_norm: float = 1.0
 
 
 class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
@@ -119,19 +103,15 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
         if rows == "dense":
             check_plain_sgd(optimizer)
         noise = _noise_scale(noise_multiplier, rows, selection, adaptive)
-        tables = {n: m for n, m in module.named_modules() if isinstance(m, PrivateTable)}
-        works = {n: TableWork(t, self._row_noise(n, t, noise, selection)) for n, t in tables.items()}
+        works = self._works(module, noise, selection)
         private = GradSampleModule(module, loss_reduction=loss_reduction, strict=True)
         private.forbid_grad_accumulation()
-        _forget_tables(optimizer, tables)
-        divisor = float(expected_batch_size or data_loader.batch_size or 0)
-        if divisor <= 0:
-            raise PrivacyConfigError("expected_batch_size must be given: a public constant, not the size of any batch")
+        _forget_tables(optimizer, works)
         private_optimizer = self._prepare_optimizer(
             optimizer=optimizer,
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
-            expected_batch_size=divisor,
+            expected_batch_size=_public_divisor(expected_batch_size, data_loader),
             loss_reduction=loss_reduction,
             clipping=clipping,
             works=works,
@@ -139,10 +119,7 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
             adaptive=adaptive,
         )
         for work in works.values():
-            work.table.reader = work.rows.read
-            work.table.weight.requires_grad_(True)  # a use outside the layer must show up as a gradient
-            work.table.register_state_dict_pre_hook(lambda *_: private_optimizer.flush())  # type: ignore[no-untyped-call]
-            work.table.register_state_dict_post_hook(_copied)  # type: ignore[no-untyped-call]
+            _guard(work, private_optimizer)
         sampler = self._sampler(
             data_loader,
             unit_of_example,
@@ -194,7 +171,7 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
         adaptive: AdaptiveClip | None = None,
     ) -> TableDPOptimizer:
         dense = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        layers = [*works, *(f"parameter {k}" for k in range(len(dense)))]
+        layers = layer_names(works, dense)
         clip: UnitClip = adaptive if adaptive is not None else unit_clip(clipping, max_grad_norm, layers)
         return TableDPOptimizer(
             optimizer,
@@ -206,6 +183,10 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
             source=self._source.derive("dense"),
             sampled=True,
         )
+
+    def _works(self, module: nn.Module, noise: NoiseScale, selection: RowSelection | None) -> dict[str, TableWork]:
+        tables = {n: m for n, m in module.named_modules() if isinstance(m, PrivateTable)}
+        return {n: TableWork(t, self._row_noise(n, t, noise, selection)) for n, t in tables.items()}
 
     def _row_noise(self, name: str, table: PrivateTable, noise: NoiseScale, selection: RowSelection | None) -> RowNoise:
         source, weight = self._source.derive("table", name), table.weight.data
@@ -254,6 +235,14 @@ class PrivacyEngine(opacus.PrivacyEngine):  # type: ignore[misc]
         return accounting.epsilon(dp.ComposedDpEvent(events), delta)
 
 
+def _guard(work: TableWork, optimizer: TableDPOptimizer) -> None:
+    """Let the table be read through its rows' guard alone, and leave with all noise paid."""
+    work.table.reader = work.rows.read
+    work.table.weight.requires_grad_(True)  # a use outside the layer must show up as a gradient
+    work.table.register_state_dict_pre_hook(lambda *_: optimizer.flush())  # type: ignore[no-untyped-call]
+    work.table.register_state_dict_post_hook(_copied)  # type: ignore[no-untyped-call]
+
+
 def _copied(layer: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
     """A state that went on changing would show, later, which rows were touched and which are owed noise."""
     state[f"{prefix}weight"] = state[f"{prefix}weight"].clone()
@@ -266,9 +255,16 @@ def _step_event(sigma: float, rate: float) -> Any:
     return gaussian if rate == 1 else dp.PoissonSampledDpEvent(rate, gaussian)
 
 
-def _forget_tables(optimizer: torch.optim.Optimizer, tables: dict[str, PrivateTable]) -> None:
+def _public_divisor(expected_batch_size: float | None, loader: DataLoader[Any]) -> float:
+    divisor = float(expected_batch_size or loader.batch_size or 0)
+    if divisor <= 0:
+        raise PrivacyConfigError("expected_batch_size must be given: a public constant, not the size of any batch")
+    return divisor
+
+
+def _forget_tables(optimizer: torch.optim.Optimizer, works: dict[str, TableWork]) -> None:
     """Take the tables' weights out of the optimizer: each is stepped with its noise, by rows."""
-    storages = {table.weight.data_ptr() for table in tables.values()}
+    storages = {work.table.weight.data_ptr() for work in works.values()}
     for group in optimizer.param_groups:
         group["params"] = [p for p in group["params"] if p.data_ptr() not in storages]
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,6 +28,21 @@ from common.errors import PrivacyConfigError
 from common.privacy.rng import NoiseSource
 from common.privacy.table_gradients import BLOCK_ROWS, RowSums, TableGradients
 from common.table import IntArray
+
+
+@dataclass(frozen=True)
+class RowSelection:
+    """Settings of ``rows = "selected"`` in ``PrivacyEngine``.
+
+    Attributes:
+        noise_multiplier: sigma_1, of the votes.
+        threshold: tau, in units of ``vote_norm * noise_multiplier``: 4 keeps 32 untouched rows of a million a step.
+        vote_norm: C_1; only its ratio to the threshold matters.
+    """
+
+    noise_multiplier: float = 5.0
+    threshold: float = 4.0
+    vote_norm: float = 1.0
 
 
 def unit_votes(found: Iterable[TableGradients], units: int, vote_norm: float) -> torch.Tensor:

@@ -8,7 +8,7 @@ finite counts for zero instead of spoiling the sum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -66,6 +66,11 @@ class NoiseScale:
     accounted: float
     values: float
     vote_norm: float | None = None
+
+
+def layer_names(tables: Iterable[str], dense: Sequence[torch.Tensor]) -> list[str]:
+    """Names of tables and dense parameters, in the order of per-layer bounds."""
+    return [*tables, *(f"parameter {k}" for k in range(len(dense)))]
 
 
 class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
@@ -159,15 +164,12 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
     @property
     def layers(self) -> list[str]:
         """Names of tables and dense parameters, in the order of per-layer bounds."""
-        return [*self.tables, *self._dense_names()]
+        return layer_names(self.tables, self.params)
 
     @property
     def accumulated_iterations(self) -> int:
         """One: the pieces of a logical batch are one sample, and two backward passes without a step are refused."""
         return 1
-
-    def _dense_names(self) -> list[str]:
-        return [f"parameter {k}" for k in range(len(self.params))]
 
     def pre_step(self, closure: Any = None) -> bool:
         """Clip and sum; on the last piece of a logical batch also noise, divide and step the tables."""
@@ -198,7 +200,7 @@ class TableDPOptimizer(DPOptimizer):  # type: ignore[misc]
         found = {n: table_gradients(w.table.lookups, unit_of, units, scale=scale) for n, w in self.tables.items()}
         dense = {
             name: self._unit_gradients(p, unit_of, units)
-            for name, p in zip(self._dense_names(), self.params, strict=True)
+            for name, p in zip(layer_names((), self.params), self.params, strict=True)
         }
         for name, work in self.tables.items():
             work.table.lookups.clear()

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from common.privacy.engine import PrivacyEngine, RowSelection
+from common.privacy.engine import PrivacyEngine
 from common.privacy.rng import NoiseSource
+from common.privacy.selection import RowSelection
 from common.privacy.table_gradients import RowSums
 from common.privacy.table_optimizer import RowNoise, TableWork
 from common.table import IntArray

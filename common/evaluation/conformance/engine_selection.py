@@ -28,8 +28,8 @@ from common.evaluation.conformance.engine import (
 from common.evaluation.conformance.engine_checks import adversaries
 from common.evaluation.conformance.findings import Finding, binomial_finding, bound_finding, scale_finding
 from common.privacy import accounting
-from common.privacy.engine import RowSelection
 from common.privacy.rng import NoiseSource
+from common.privacy.selection import RowSelection
 
 _EASY = RowSelection(5.0, threshold=0.5, vote_norm=1.0)  # an untouched row is kept with probability .31
 _LOUD = RowSelection(2.0, threshold=0.5, vote_norm=1.0)  # votes that cost about as much as the values

@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from common.errors import DataError, PrivacyConfigError
-from common.privacy.engine import PrivacyEngine, RowSelection
+from common.privacy.engine import PrivacyEngine
 from common.privacy.rng import NoiseSource
+from common.privacy.selection import RowSelection
 from common.privacy.tables import PrivateTable
 from common.privacy.unit_clipping import AdaptiveClip
 
@@ -361,6 +362,15 @@ def test_momentum_and_the_like_are_refused_where_noise_is_lazy(optimizer: Callab
 def test_bad_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(PrivacyConfigError):
         made(**settings)
+
+
+def test_the_layers_of_per_layer_bounds_are_those_of_the_optimizer() -> None:
+    layers = made()[1].layers
+    with pytest.raises(PrivacyConfigError) as refused:
+        made(clipping="per_layer", max_grad_norm=[1.0])
+    assert layers[0] == "words" and refused.value.hint.endswith(": " + ", ".join(layers))
+    bounds = [0.1 * (k + 1) for k in range(len(layers))]
+    assert dict(zip(layers, bounds, strict=True)) == made(clipping="per_layer", max_grad_norm=bounds)[1].clip.bounds
 
 
 def test_an_engine_accounts_one_data_set() -> None:
