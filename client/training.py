@@ -104,7 +104,9 @@ def client_updates(
     plan = work.plan
     if plan.mode != "none" and not plan.test_mode and any(r.noise and r.noise.test_mode for r in randomness):
         raise PrivacyConfigError("a seeded source of noise serves test mode alone: its noise can be subtracted")
-    batch = _isolated(work, parameters, clients, training=training, randomness=randomness)
+    if plan.mode == "distributed":
+        raise PrivacyConfigError("mode 'distributed' sends integers alone: see client.integers.client_integers")
+    batch = isolated_updates(work, parameters, clients, training=training, randomness=randomness)
     if plan.mode in ("none", "example"):
         return batch
     if plan.unit_is_client:
@@ -112,7 +114,7 @@ def client_updates(
     return _with_local_noise(work, batch, randomness) if plan.mode == "local" else batch
 
 
-def _isolated(
+def isolated_updates(
     work: Work,
     parameters: Parameters,
     clients: Sequence[Units],

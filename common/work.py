@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 from common import families
@@ -11,6 +12,7 @@ from common.errors import PrivacyConfigError
 from common.families import AdditiveFamily
 from common.privacy.accounting import check_delta
 from common.privacy.plan import PrivacyPlan, make_plan
+from common.privacy.plan_sizing import sized
 from common.table import RowDomain
 from common.update import ParameterSpec
 
@@ -33,9 +35,17 @@ class Work:
     @property
     def update_specs(self) -> tuple[ParameterSpec, ...]:
         """What clients send: the statistics of an additive family, else the parameters themselves."""
+        return self.update_specs_of(0 if self.domain is None else len(self.domain))
+
+    def update_specs_of(self, rows: int) -> tuple[ParameterSpec, ...]:
+        """``update_specs`` for a row domain of ``rows`` keys."""
         if isinstance(self.family, AdditiveFamily):
-            return self.family.statistics_specs(self.options, 0 if self.domain is None else len(self.domain))
-        return self.specs
+            return self.family.statistics_specs(self.options, rows)
+        return self.family.specs(self.options, rows)
+
+    def dimension_of(self, rows: int) -> int:
+        """How many numbers an update holds with a row domain of ``rows`` keys (0 for encoders)."""
+        return sum(math.prod(spec.shape) for spec in self.update_specs_of(rows))
 
 
 def work_for(scenario: Scenario, domain: RowDomain | None) -> Work:
@@ -60,7 +70,10 @@ def work_for(scenario: Scenario, domain: RowDomain | None) -> Work:
         additive=additive,
         natural_clip=family.natural_clip(options) if additive else None,
     )
-    return Work(scenario=scenario, family=family, options=options, domain=domain, plan=plan)
+    work = Work(scenario=scenario, family=family, options=options, domain=domain, plan=plan)
+    if domain is None and family.row_domain is not None:
+        return work  # in mode distributed this plan accounts nothing yet
+    return replace(work, plan=sized(plan, work.dimension_of(0 if domain is None else len(domain))))
 
 
 def refuse_large_delta(plan: PrivacyPlan, units: int) -> None:

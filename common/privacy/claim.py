@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import PrivacyConfigError
 from common.privacy import accounting
-from common.privacy.claim_words import mechanism_facts, not_covered, public_facts, sampler_facts, sentence
+from common.privacy.claim_words import (
+    mechanism_facts,
+    not_covered,
+    public_facts,
+    sampler_facts,
+    secure_sum_facts,
+    sentence,
+)
+from common.privacy.grid import MECHANISMS, SecureSum
+from common.privacy.plan_checks import adjacency_of
 
 if TYPE_CHECKING:
     from common.privacy.plan import PrivacyPlan
@@ -20,6 +29,7 @@ _TEST_MODE = "test mode: noise and sampling come from a public seed and can be s
 _UNPROTECTED = {
     "none": "mode none adds no noise",
     "central": "the coordinator sees updates before the noise: it is trusted",
+    "distributed": "ideal: a simulator adds up in the clear, no protocol hides the updates from a coordinator",
 }
 
 
@@ -43,6 +53,7 @@ def make_claim(plan: PrivacyPlan, rounds_released: int) -> dict[str, Any]:
         "accountants": _accountants(plan, observers["public"]),
         "mechanism": mechanism_facts(plan),
         "sampler": sampler_facts(plan),
+        "secure_sum": secure_sum_facts(plan),
         "public": public_facts(plan),
         "not_covered": not_covered(plan),
         "plan_digest": plan.digest,
@@ -87,7 +98,21 @@ def plan_of(claim: Mapping[str, Any]) -> PrivacyPlan:
         rows=rows,
         selection_ratio=ratio,
         selection_threshold=_field(mechanism, "selection_threshold", float),
+        secure=_secure_sum_of(claim),
     )
+
+
+def _secure_sum_of(claim: Mapping[str, Any]) -> SecureSum | None:
+    """The terms stated; what follows from them is compared, like every other sentence and number."""
+    if claim.get("secure_sum") is None:
+        return None
+    stated = _field(claim, "secure_sum", dict)
+    counts = {
+        name: _field(stated, name, int) for name in ("max_clients", "survivors", "colluders", "dimension", "bits")
+    }
+    if not counts["dimension"] or not counts["bits"]:
+        raise PrivacyConfigError("a stored claim names no dimension or no bits of its secure sum")
+    return SecureSum(aggregation=_field(stated, "aggregation", str), roster=_field(stated, "roster", bool), **counts)
 
 
 def recompute(claim: Mapping[str, Any]) -> dict[str, float]:
@@ -116,6 +141,8 @@ def problems(claim: Mapping[str, Any], *, tolerance: float = 1e-3) -> list[str]:
         PrivacyConfigError: the claim is malformed.
     """
     plan, rounds = plan_of(claim), _field(claim, "rounds_released", int)
+    if (plan.mode == "distributed") != (plan.secure is not None):
+        return ["mode distributed, and it alone, has a secure sum"]
     found = [] if plan.digest == claim.get("plan_digest") else ["the digest is not that of the plan described"]
     if claim["accountants"]["first"]["name"] != _first(plan):
         found.append("the first accountant is not the one that covers the stated mechanism")
@@ -147,6 +174,7 @@ def _wording_problems(plan: PrivacyPlan, claim: Mapping[str, Any]) -> list[str]:
         "not_covered": not_covered(plan),
         "mechanism": mechanism_facts(plan),
         "sampler": sampler_facts(plan),
+        "secure_sum": secure_sum_facts(plan),
     }
     return [
         f"the field {name!r} is not what follows from the plan"
@@ -157,14 +185,13 @@ def _wording_problems(plan: PrivacyPlan, claim: Mapping[str, Any]) -> list[str]:
 
 def _combination_problems(plan: PrivacyPlan) -> list[str]:
     """What ``make_plan`` refuses must not come back in a stored claim."""
-    from common.privacy.plan import adjacency_of
-
     example = plan.mode == "example"
     wrong = {
         "the adjacency is not that of the mode and the unit": plan.mode != "none"
         and plan.adjacency != adjacency_of(plan.mode, plan.unit_is_client),
         "mode example protects no whole client": example and plan.unit_is_client,
         "mode example adds Gaussian noise alone": example and plan.mechanism != "gaussian",
+        "mode distributed adds integer noise alone": plan.secure is not None and plan.mechanism not in MECHANISMS,
         "rows are selected in mode example alone": plan.rows == "selected" and not example,
     }
     return [problem for problem, found in wrong.items() if found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from decimal import ROUND_CEILING, Context
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from common.privacy import accounting
 
 if TYPE_CHECKING:
+    from common.privacy.grid import SecureSum
     from common.privacy.plan import PrivacyPlan
 
 WEAK_EPSILON = 10.0  # from here on the claim says in words how little it means
@@ -20,7 +22,7 @@ def sentence(plan: PrivacyPlan, value: float | None) -> str:
         return "NOT PRIVATE: made in test mode, with noise from a public seed."
     if plan.mode == "none" or value is None:
         return "NOT PRIVATE: no noise was added."
-    whom = "anyone but the coordinator" if plan.mode == "central" else "anyone, the coordinator included"
+    whom = "anyone, the coordinator included" if plan.protects("coordinator") else "anyone but the coordinator"
     what = "one client" if plan.unit_is_client else f"one {plan.unit} of a client"
     zeroed = plan.adjacency.startswith("zero")
     act = "replacing the updates of one client by zero" if zeroed else f"adding or removing {what}"
@@ -48,6 +50,7 @@ def mechanism_facts(plan: PrivacyPlan) -> dict[str, Any]:
         "central": "coordinator",
         "local": "client, once a round",
         "example": "client, every step",
+        "distributed": "every client, a share of it, under the masks of the secure sum",
     }
     return {
         "name": plan.mechanism,
@@ -60,6 +63,26 @@ def mechanism_facts(plan: PrivacyPlan) -> dict[str, Any]:
         "selection_threshold": plan.selection_threshold,
         "test_mode": plan.test_mode,
         "random_source": "public seed" if plan.test_mode else "AES-256-CTR keyed by the operating system",
+    }
+
+
+def secure_sum_facts(plan: PrivacyPlan) -> dict[str, Any] | None:
+    """The secure sum of mode distributed: what every party must agree on, and what follows; ``None`` elsewhere."""
+    if plan.secure is None:
+        return None
+    grid = plan.grid
+    return {
+        **dataclasses.asdict(plan.secure),
+        "coordinator": "identities from a signed roster" if plan.secure.roster else "semi-honest coordinator",
+        "scale": grid.scale,
+        "length": grid.length,
+        "rotated": grid.shape.rotated,
+        "clamp": grid.clamp,
+        "noise_share": grid.share,
+        "noise_shares_accounted": plan.secure.honest,
+        "l2_sensitivity_in_steps": grid.l2_sensitivity,
+        "l1_sensitivity_in_steps": grid.l1_sensitivity,
+        "sensitivity_added_by_rounding": grid.inflation,
     }
 
 
@@ -84,7 +107,22 @@ def public_facts(plan: PrivacyPlan) -> list[str]:
     ]
     if not (plan.mode == "central" and plan.unit_is_client):
         known.append("which clients took part in which round")
+    if plan.secure is not None:
+        known.append("who was drawn: the coordinator draws the cohort, so sampling amplifies nothing for anybody")
     return known
+
+
+def _secure_sum_gaps(secure: SecureSum) -> list[str]:
+    gaps = [
+        f"an observer who knows the shares of noise of more than {secure.colluders} other clients of a sum, and "
+        "clients that leave their share out",
+        f"a sum of fewer than {secure.survivors} clients: none may be opened, and clients refuse to help open one",
+    ]
+    if secure.aggregation == "ideal":
+        gaps.append("the coordinator: a simulator added up in the clear what the protocol would have masked")
+    elif not secure.roster:
+        gaps.append("a coordinator that departs from the protocol or invents clients: no roster vouches for them")
+    return gaps
 
 
 def not_covered(plan: PrivacyPlan) -> list[str]:
@@ -100,6 +138,8 @@ def not_covered(plan: PrivacyPlan) -> list[str]:
         gaps.append(f"a person whose data forms several units ({plan.unit}), or lies with several clients")
     if plan.mode == "central":
         gaps.append("the coordinator, who sees every client's update; and anyone who breaks into it")
+    if plan.secure is not None:
+        gaps += _secure_sum_gaps(plan.secure)
     if plan.amplified:
         gaps.append("an observer who learns which clients were drawn or how many answered: do not publish either")
     return [*gaps, "which clients there are, and which of them were held out for evaluation: both are taken as given"]

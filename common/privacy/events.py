@@ -58,11 +58,14 @@ def event_to_json(event: DpEvent) -> Any:
 
 
 def _integer_to_json(event: Any) -> Any:
-    from common.privacy.integer_events import DiscreteGaussianDpEvent, SkellamDpEvent
+    from common.privacy.integer_events import DiscreteGaussianDpEvent, DiscreteGaussianSumDpEvent, SkellamDpEvent
 
     for name, kind in (("discrete_gaussian", DiscreteGaussianDpEvent), ("skellam", SkellamDpEvent)):
         if isinstance(event, kind):
             return {"event": name, **{field: float(value) for field, value in vars(event).items()}}
+    if isinstance(event, DiscreteGaussianSumDpEvent):
+        counts = {"shares": int(event.shares), "dimension": int(event.dimension)}
+        return {"event": "discrete_gaussian_sum", **{k: float(v) for k, v in vars(event).items()}, **counts}
     raise PrivacyConfigError(f"{type(event).__name__} is not an event that can be stored")
 
 
@@ -161,7 +164,7 @@ def _read(data: Any, depth: int) -> DpEvent:
 
 def _read_rare(data: dict[str, Any]) -> DpEvent:
     """Events without parts that few runs have."""
-    from common.privacy.integer_events import DiscreteGaussianDpEvent, SkellamDpEvent
+    from common.privacy.integer_events import DiscreteGaussianDpEvent, DiscreteGaussianSumDpEvent, SkellamDpEvent
 
     def number(name: str) -> float:
         return _number(data[name], name, math.inf)
@@ -184,6 +187,15 @@ def _read_rare(data: dict[str, Any]) -> DpEvent:
         case "skellam":
             _expect(data, {"variance", "l1_sensitivity", "l2_sensitivity"})
             return SkellamDpEvent(number("variance"), number("l1_sensitivity"), number("l2_sensitivity"))
+        case "discrete_gaussian_sum":
+            _expect(data, {"sigma", "shares", "dimension", "l1_sensitivity", "l2_sensitivity"})
+            return DiscreteGaussianSumDpEvent(
+                number("sigma"),
+                _count(data["shares"]),
+                _count(data["dimension"]),
+                number("l1_sensitivity"),
+                number("l2_sensitivity"),
+            )
     raise PrivacyConfigError("a stored event is of an unknown kind")
 
 

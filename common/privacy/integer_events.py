@@ -91,6 +91,58 @@ class SkellamDpEvent(DpEvent):  # type: ignore[misc]  # the package has no types
         return order * squared / (2 * mu) + excess
 
 
+@dataclass(frozen=True)
+class DiscreteGaussianSumDpEvent(DpEvent):  # type: ignore[misc]  # the package has no types
+    """The sum of independent discrete Gaussians of several parties on all coordinates of an integer vector.
+
+    Such a sum is not a discrete Gaussian; tau bounds how far it is from one.
+
+    Attributes:
+        sigma: parameter of each party's N_Z(0, sigma^2), in grid steps.
+        shares: how many parties' noise is in the sum.
+        dimension: number of coordinates.
+        l1_sensitivity, l2_sensitivity: bounds on the norms of what one unit changes in the INTEGER vector.
+
+    Raises:
+        PrivacyConfigError: a number is not positive and finite, a count is no integer, or L1 lies below L2.
+    """
+
+    sigma: float
+    shares: int
+    dimension: int
+    l1_sensitivity: float
+    l2_sensitivity: float
+
+    def __post_init__(self) -> None:
+        _check(**vars(self))
+        if self.shares != int(self.shares) or self.dimension != int(self.dimension) or self.shares < 1:
+            raise PrivacyConfigError("a sum of discrete Gaussians has whole numbers of shares and coordinates")
+        if self.l1_sensitivity < self.l2_sensitivity:
+            raise PrivacyConfigError("an L1 sensitivity is never below the L2 sensitivity of the same vector")
+
+    @property
+    def tau(self) -> float:
+        """10 times the sum over k < shares of exp(-2 pi^2 sigma^2 k / (k + 1))."""
+        k = np.arange(1, self.shares)
+        return 10.0 * float(np.sum(np.exp(-2 * math.pi**2 * self.sigma**2 * k / (k + 1))))
+
+    def renyi(self) -> NDArray[np.float64]:
+        """The Renyi divergence at ``ORDERS``; infinite where sigma is below 1/2, for which nothing is shown.
+
+        Source: Kairouz, Liu and Steinke 2021 (arXiv 2102.06387), proposition 14.
+        """
+        if self.sigma < 0.5:
+            return np.full_like(ORDERS, math.inf)
+        tau, root = self.tau, math.sqrt(self.shares) * self.sigma
+        first, second, dimension = self.l1_sensitivity / root, self.l2_sensitivity / root, self.dimension
+        bounds = (
+            ORDERS * second**2 / 2 + tau * dimension,
+            ORDERS / 2 * (second**2 + 2 * first * tau + tau**2 * dimension),
+            ORDERS / 2 * (second + tau * math.sqrt(dimension)) ** 2,
+        )
+        return np.minimum.reduce(bounds)
+
+
 def _check(**numbers: float) -> None:
     for name, number in numbers.items():
         good = isinstance(number, (int, float)) and not isinstance(number, bool)

@@ -14,6 +14,16 @@ from common.errors import PrivacyConfigError
 from common.privacy import accounting, mechanisms
 from common.privacy.claim import OBSERVERS, make_claim
 from common.privacy.clipping import check_clip_norm
+from common.privacy.grid import Grid, SecureSum, Shape
+from common.privacy.plan_checks import (
+    adjacency_of,
+    client_rate_of,
+    clip_norm_of,
+    mechanism_of,
+    refuse_unproven,
+    secure_sum_of,
+)
+from common.privacy.plan_sizing import grid_of
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -21,17 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = ["OBSERVERS", "PrivacyPlan", "make_plan"]
 
-_ADD_REMOVE_CLIENT = "add or remove everything one client contributes (how many clients are enrolled is public)"
-_ADD_REMOVE_UNIT = "add or remove one unit of a client (that the client takes part is not hidden)"
-_ZERO_OUT_CLIENT = "zero-out: a client's update is replaced by zero (that it takes part is not hidden)"
-
 
 @dataclass(frozen=True)
 class PrivacyPlan:
     """One run's privacy, completely fixed. Make it with ``make_plan``.
 
     Attributes:
-        mode: ``none``, ``central``, ``local`` or ``example``.
+        mode: ``none``, ``central``, ``local``, ``example`` or ``distributed``.
         unit: name of what is hidden; ``unit_is_client`` tells whether that is the whole client.
         adjacency: which two data sets the guarantee compares, in words.
         l2_clip_norm: C, the bound on one unit's contribution; ``inf`` in mode none.
@@ -48,6 +54,7 @@ class PrivacyPlan:
         rows: ``dense``: every row is noised; ``selected``: privately selected rows alone are updated.
         selection_ratio: noise multiplier of the votes that select rows, over ``noise_multiplier``; 0 when dense.
         selection_threshold: votes that keep a row, in standard deviations of their noise; 0 when dense.
+        secure: terms of the secure sum in mode distributed, ``None`` elsewhere; see ``plan_sizing.sized``.
     """
 
     mode: str
@@ -68,10 +75,16 @@ class PrivacyPlan:
     rows: str = "dense"
     selection_ratio: float = 0.0
     selection_threshold: float = 0.0
+    secure: SecureSum | None = None
 
     @property
     def noise_stddev(self) -> float:
-        """Standard deviation of the noise on every coordinate of the sum (or update, or step)."""
+        """Standard deviation of the noise on every coordinate of the sum (or update, or step).
+
+        In mode distributed that of the T - c shares that are accounted; ``grid.noise_stddev(n)`` tells that of n.
+        """
+        if self.mode == "distributed":
+            return self.grid.noise_stddev()
         return 0.0 if self.mode == "none" else self.value_multiplier * self.l2_clip_norm
 
     @property
@@ -85,6 +98,22 @@ class PrivacyPlan:
         return self.selection_ratio * self.noise_multiplier
 
     @property
+    def grid_shape(self) -> Shape:
+        """What the grid of mode distributed depends on beside ``secure`` and the noise: whole updates are rotated."""
+        return Shape(self.l2_clip_norm, self.mechanism, self.unit_is_client)
+
+    @property
+    def grid(self) -> Grid:
+        """Scale, bounds and noise shares in mode distributed: a function of the fields above.
+
+        Raises:
+            PrivacyConfigError: another mode, or the dimension of an update is not known yet.
+        """
+        if self.secure is None:
+            raise PrivacyConfigError(f"mode {self.mode!r} has no grid")
+        return grid_of(self.secure, self.grid_shape, self.noise_multiplier)
+
+    @property
     def amplified(self) -> bool:
         """Whether the secrecy of who was drawn counts: only whole clients in mode central, drawn by Poisson."""
         return self.mode == "central" and self.unit_is_client and self.sampling == "poisson"
@@ -93,7 +122,10 @@ class PrivacyPlan:
         """Whether anything is promised against ``observer``. Raises ``PrivacyConfigError`` for an unknown one."""
         if observer not in OBSERVERS:
             raise PrivacyConfigError(f"unknown observer {observer!r}; known: {', '.join(OBSERVERS)}")
-        return self.mode in ("local", "example") or (self.mode == "central" and observer != "coordinator")
+        if observer != "coordinator":
+            return self.mode != "none"
+        masked = self.secure is not None and self.secure.aggregation == "full"
+        return self.mode in ("local", "example") or (self.mode == "distributed" and masked)
 
     def round_event(self, observer: str) -> DpEvent:
         """What one round costs against ``observer``."""
@@ -101,18 +133,17 @@ class PrivacyPlan:
 
         if not self.protects(observer):
             return dp.NonPrivateDpEvent()
-        step = self._release_event(self.noise_multiplier)
+        if self.mode == "distributed":  # never amplified: the coordinator draws the cohort
+            return self.grid.event()
+        step = mechanisms.load(self.mechanism).event(self.noise_multiplier)
         if self.mode == "example":
             drawn = dp.PoissonSampledDpEvent(self.unit_rate, step) if self.unit_rate < 1 else step
             return dp.SelfComposedDpEvent(drawn, self.local_steps)
         return dp.PoissonSampledDpEvent(self.rate, step) if self.amplified and self.rate < 1 else step
 
-    def _release_event(self, noise_multiplier: float) -> DpEvent:
-        return mechanisms.load(self.mechanism).event(noise_multiplier)
-
     def event(self, observer: str, rounds: int) -> DpEvent:
         """What ``rounds`` rounds cost against ``observer``."""
-        return _repeated(self.round_event(observer), rounds)
+        return repeated(self.round_event(observer), rounds)
 
     def epsilon(self, observer: str, rounds: int | None = None) -> float:
         """Epsilon at ``delta`` against ``observer`` after ``rounds`` (default: all); ``inf`` where nothing protects.
@@ -124,6 +155,10 @@ class PrivacyPlan:
     def client_run_event(self) -> DpEvent:
         """What one client's ledger is charged when the whole planned run is reserved before the first draw."""
         return self.event("public", self.rounds)
+
+    def run_event_with(self, noise_multiplier: float) -> DpEvent:
+        """What the planned run would cost with another noise."""
+        return dataclasses.replace(self, noise_multiplier=noise_multiplier).client_run_event()
 
     def max_rounds(self) -> int:
         """Rounds that fit the target epsilon against every observer that is protected; ``rounds`` without a target."""
@@ -170,54 +205,48 @@ def make_plan(
 
     Raises:
         PrivacyConfigError: no guarantee is known for this combination, with the reason and an alternative.
+
+    In mode distributed scale, bits and noise depend on the dimension of an update: ``plan_sizing.sized`` completes the
+    plan, which accounts nothing before.
     """
+    secure = secure_sum_of(privacy, federation)
     selected = federation.rows == "selected"
     if selected and privacy.mode != "example":
         raise PrivacyConfigError("federation.rows = 'selected' is offered in mode 'example' alone")
     if privacy.mode == "none":
         return _unprotected(privacy, federation, unit)
     accounting.check_delta_range(privacy.delta)
-    _refuse_unproven(privacy.mode, training, unit=unit, additive=additive)
+    refuse_unproven(privacy.mode, training, unit=unit, additive=additive)
     example, client = privacy.mode == "example", unit == "client"
     draft = PrivacyPlan(
         mode=privacy.mode,
         unit=unit,
         unit_is_client=client,
         adjacency=adjacency_of(privacy.mode, client),
-        l2_clip_norm=_clip_norm(privacy, natural_clip),
+        l2_clip_norm=clip_norm_of(privacy, natural_clip),
         noise_multiplier=privacy.noise_multiplier or 1.0,
         delta=privacy.delta,
         target_epsilon=privacy.epsilon,
         rounds=federation.rounds,
         sampling=federation.sampling,
-        rate=_client_rate(federation),
+        rate=client_rate_of(federation),
         local_steps=training.local_steps if example else 0,
         unit_rate=training.unit_rate if example else 0.0,
         test_mode=privacy.test_mode,
-        mechanism=mechanisms.load(privacy.mechanism).name,
+        mechanism=mechanisms.load(mechanism_of(privacy)).name,
         rows=federation.rows,
         selection_ratio=privacy.selection_ratio if selected else 0.0,
         selection_threshold=privacy.selection_threshold if selected else 0.0,
+        secure=secure,
     )
+    if secure is not None:
+        return draft
     if privacy.epsilon is None:
         draft.round_event("public")  # a mechanism may refuse this much noise or this sampling
         return draft
 
-    def run_event(sigma: float) -> DpEvent:
-        return dataclasses.replace(draft, noise_multiplier=sigma).client_run_event()
-
-    sigma = accounting.calibrate(run_event, epsilon=privacy.epsilon, delta=privacy.delta)
+    sigma = accounting.calibrate(draft.run_event_with, epsilon=privacy.epsilon, delta=privacy.delta)
     return dataclasses.replace(draft, noise_multiplier=sigma)
-
-
-def _clip_norm(privacy: PrivacyConfig, natural_clip: float | None) -> float:
-    clip_norm = privacy.l2_clip_norm if privacy.l2_clip_norm is not None else natural_clip
-    if clip_norm is None:
-        raise PrivacyConfigError(
-            "privacy.l2_clip_norm is missing: this family has no natural bound on a contribution",
-            remedy="Set privacy.l2_clip_norm, for example to the median norm seen on public data.",
-        )
-    return check_clip_norm(clip_norm)
 
 
 def _unprotected(privacy: PrivacyConfig, federation: FederationConfig, unit: str) -> PrivacyPlan:
@@ -232,64 +261,15 @@ def _unprotected(privacy: PrivacyConfig, federation: FederationConfig, unit: str
         target_epsilon=None,
         rounds=federation.rounds,
         sampling=federation.sampling,
-        rate=_client_rate(federation),
+        rate=client_rate_of(federation),
         local_steps=0,
         unit_rate=0.0,
         test_mode=privacy.test_mode,
     )
 
 
-def _client_rate(federation: FederationConfig) -> float:
-    if federation.sampling == "poisson":
-        return federation.rate
-    if federation.rate != 1.0:
-        raise PrivacyConfigError(
-            f"federation.rate = {federation.rate:g} has no effect with sampling = 'full'",
-            remedy="Set federation.sampling = 'poisson', or leave the rate at 1.",
-        )
-    return 1.0
-
-
-def adjacency_of(mode: str, client: bool) -> str:
-    """Which two data sets a mode's guarantee compares, in words."""
-    if not client:
-        return _ADD_REMOVE_UNIT
-    return _ADD_REMOVE_CLIENT if mode == "central" else _ZERO_OUT_CLIENT
-
-
-def _refuse_unproven(mode: str, training: TrainingConfig, *, unit: str, additive: bool) -> None:
-    if mode == "example":
-        _refuse_example(training, unit)
-    elif unit != "client" and not additive:
-        raise PrivacyConfigError(
-            f"mode {mode!r} cannot protect the unit {unit!r} with this family: its local steps mix the units, so "
-            "clipping the client's update does not bound what one unit changes",
-            remedy="Set data.unit = 'client', or privacy.mode = 'example', or use a family that sums one contribution "
-            "per unit (spectral).",
-        )
-
-
-def _refuse_example(training: TrainingConfig, unit: str) -> None:
-    if unit == "client":
-        raise PrivacyConfigError(
-            "mode 'example' clips single units inside a client, so it cannot protect the whole client",
-            remedy="Set data.unit to a group of records (record, sentence, document), or privacy.mode = 'local'.",
-        )
-    if training.local_steps < 1:
-        raise PrivacyConfigError(
-            "mode 'example' needs training.local_steps: a number of steps that follows from the size of a client's "
-            "data would tell that size and cannot be accounted in advance",
-            remedy="Set training.local_steps to the same public number for every client.",
-        )
-    if not training.unit_rate > 0:
-        raise PrivacyConfigError(
-            "mode 'example' needs training.unit_rate > 0: the public chance that a unit enters a step; batch_size "
-            "divided by a client's own number of units would be private",
-            remedy="Set training.unit_rate, for example batch_size / a public guess of the units per client.",
-        )
-
-
-def _repeated(event: DpEvent, times: int) -> DpEvent:
+def repeated(event: DpEvent, times: int) -> DpEvent:
+    """``event`` so many times. Raises ``PrivacyConfigError`` for a negative number."""
     import dp_accounting as dp
 
     if times < 0:

@@ -169,6 +169,8 @@ def release(private_sum: PrivateSum, plan: PrivacyPlan, source: NoiseSource) -> 
             "a seeded noise source may be used under privacy.test_mode = true alone: its noise can be subtracted",
             remedy="Use NoiseSource.from_os(), or set privacy.test_mode = true and accept a void claim.",
         )
+    if plan.mode == "distributed":
+        raise PrivacyConfigError("mode 'distributed' sums integers: see common.privacy.distributed.released_from_sum")
     if plan.mode != "central":
         return private_sum._open()
     tables = private_sum.table_names

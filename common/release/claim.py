@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from common.errors import ReleaseError
@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 RELATIVE_TOLERANCE = 1e-3
 
 
-def check_claim(certificate: Any, scenario: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> Iterator[Check]:
-    """Yield every check of a certificate; a void one also yields a warning, whatever else holds."""
+def check_claim(
+    certificate: Any, scenario: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]], *, row_counts: Set[int]
+) -> Iterator[Check]:
+    """Yield every check of a certificate; a void one also yields a warning, whatever else holds.
+
+    Args:
+        row_counts: how many rows the tables of the release have; empty for encoders.
+    """
     if not isinstance(certificate, Mapping):
         yield Check("certificate", False, "certificate.json does not hold an object")
         return
@@ -29,6 +35,8 @@ def check_claim(certificate: Any, scenario: Mapping[str, Any], rounds: Sequence[
     yield guarded("epsilon recomputed from events", lambda: _recomputed(certificate))
     yield guarded("second accountant", lambda: _second_opinion(certificate))
     yield guarded("claim agrees with the scenario", lambda: _as_configured(certificate, scenario))
+    if certificate.get("secure_sum") is not None:
+        yield guarded("claim agrees with the tables", lambda: _as_large(certificate, scenario, row_counts))
     yield guarded("claim agrees with the history", lambda: _as_run(certificate, rounds))
 
 
@@ -99,13 +107,27 @@ def _as_configured(certificate: Mapping[str, Any], raw: Mapping[str, Any]) -> st
 
 def _plan_with_noise_of(scenario: Scenario, stated: PrivacyPlan) -> PrivacyPlan:
     """The scenario's own plan, but at the stated noise: calibrating again would differ in the last digit."""
+    from common.privacy.plan_sizing import sized
     from common.work import work_for
 
     if scenario.privacy.mode != "none":
         noise = {"epsilon": None, "noise_multiplier": stated.noise_multiplier or None}
         privacy = scenario.privacy.model_copy(update=noise)
         scenario = scenario.model_copy(update={"privacy": privacy})
-    return work_for(scenario, None).plan
+    plan = work_for(scenario, None).plan
+    return plan if stated.secure is None else sized(plan, stated.secure.dimension)
+
+
+def _as_large(certificate: Mapping[str, Any], raw: Mapping[str, Any], row_counts: Set[int]) -> str:
+    """The dimension of an update enters the sensitivity of a secure sum: it must be that of the released tables."""
+    from common.config import build_scenario
+    from common.work import work_for
+
+    work, stated = work_for(build_scenario(raw), None), certificate["secure_sum"]["dimension"]
+    possible = {work.dimension_of(rows) for rows in row_counts or {0}}
+    if stated not in possible:
+        raise ReleaseError(f"an update has {sorted(possible)} numbers by the tables, {stated!a} by the certificate")
+    return f"updates of {stated} numbers"
 
 
 def _refuse_overspent(certificate: Mapping[str, Any], budget: float | None) -> None:

@@ -16,6 +16,7 @@ from common.config import build_scenario
 from common.discovery import load_member, member_names
 from common.evaluation.conformance import CHECKS as OF_MECHANISMS
 from common.evaluation.conformance import Bench, Check, Finding, Subject, failures
+from common.evaluation.conformance.secure_sum import secure_sum_checks
 from common.table import RowDomain
 from common.work import Work, work_for
 from simulations.conformance import example_setup
@@ -45,7 +46,7 @@ def _ledger(bench: Bench, seed: int) -> list[Finding]:
 
 
 CHECKS: dict[str, Check] = OF_MECHANISMS | {
-    c.name: c for c in (*NEIGHBOURS, Check("ledger", "T5", _ledger, False), *PROTOCOL)
+    c.name: c for c in (*NEIGHBOURS, Check("ledger", "T5", _ledger, False), *PROTOCOL, *secure_sum_checks())
 }
 
 

@@ -47,7 +47,7 @@ def sensitivity(subject: Subject, setup: Setup, seed: int = 0) -> list[Finding]:
     others = _others(setup, rng)
     without = flat(setup, run(subject, setup, others or [contribution(setup, rng, 0.0)], seed))
     found, slack = [], _rounding(setup, without)
-    for name, extra in (adversaries(setup, rng) | _not_finite(setup, rng)).items():
+    for name, extra in (adversaries(setup, rng) | not_finite(setup, rng)).items():
         try:
             moved = float(np.linalg.norm(flat(setup, run(subject, setup, [*others, extra], seed)) - without))
         except FedembedError as error:  # that a round fails tells something about the data
@@ -61,7 +61,7 @@ def total_clip(subject: Subject, setup: Setup, seed: int = 0) -> list[Finding]:
     """NaN, Inf and absurd values end as finite values of norm at most C."""
     rng = np.random.default_rng(seed)
     found = []
-    for name, batch in _not_finite(setup, rng).items():
+    for name, batch in not_finite(setup, rng).items():
         both = concatenated([batch, contribution(setup, rng, 0.1)])
         done = subject.clip(both, setup.plan.l2_clip_norm).batch
         values = [t.values for t in done.rows.values()] + list(done.dense.values())
@@ -103,7 +103,7 @@ def _others(setup: Setup, rng: np.random.Generator) -> list[UpdateBatch]:
     return [] if setup.alone else [contribution(setup, rng, 0.1) for _ in range(3)]
 
 
-def _not_finite(setup: Setup, rng: np.random.Generator) -> dict[str, UpdateBatch]:
+def not_finite(setup: Setup, rng: np.random.Generator) -> dict[str, UpdateBatch]:
     """A contribution of each kind that no clip may pass on; the first array has the bad value."""
     found = {}
     for name, bad in BAD.items():

@@ -1,0 +1,120 @@
+"""Plans of mode distributed, once the dimension of an update is known: scale, bits and noise are chosen together."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from common.errors import PrivacyConfigError
+from common.privacy import accounting
+from common.privacy.grid import BITS, Grid, SecureSum, Shape, grid_at, scales, too_coarse, too_fine
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+    from common.privacy.plan import PrivacyPlan
+
+MOST_INFLATION = 0.01  # of the sensitivity by rounding, where the bits are chosen here
+_STDDEVS = (1e-3, 0.999e6)  # of all noise, in steps: what events of integer noise take
+_Multiplier = Callable[[float], float]  # scale -> noise multiplier
+
+
+def sized(plan: PrivacyPlan, dimension: int) -> PrivacyPlan:
+    """The plan for updates of ``dimension`` numbers; any other mode's plan as it is.
+
+    Bits that were left open are the fewest of 16, 24 and 32 with which rounding adds at most 1 % to the sensitivity; 32
+    where none do, and the plan shows how much it is. Noise for a target epsilon is calibrated at the very scale used.
+
+    Raises:
+        PrivacyConfigError: no scale fits these clients and bits, or no noise reaches the target.
+    """
+    if plan.secure is None:
+        return plan
+    if dimension < 1:
+        raise PrivacyConfigError("a secure sum needs updates of one number at least")
+    shape = plan.grid_shape
+    multiplier = _calibrated(plan, dimension) if plan.target_epsilon is not None else lambda _: plan.noise_multiplier
+    found: Grid | None = None
+    for bits in (plan.secure.bits,) if plan.secure.bits else BITS:
+        terms = dataclasses.replace(plan.secure, dimension=dimension, bits=bits)
+        wider = _finest(terms, shape, multiplier)
+        found = wider or found
+        if wider is not None and wider.inflation <= MOST_INFLATION:
+            break
+    if found is None:
+        raise PrivacyConfigError(
+            f"no scale fits {plan.secure.max_clients} clients and their noise into the bits of a masked number, with "
+            "noise that can be drawn",
+            remedy="Raise federation.bits, lower federation.max_clients, or raise min_clients - colluders towards it; "
+            "with very little noise, raise privacy.noise_multiplier.",
+        )
+    return dataclasses.replace(plan, secure=found.secure, noise_multiplier=multiplier(found.scale))
+
+
+@functools.lru_cache(maxsize=64)
+def grid_of(secure: SecureSum, shape: Shape, noise_multiplier: float) -> Grid:
+    """The finest grid that fits: a function of public terms alone, so that a stored claim is recomputed by it.
+
+    Raises:
+        PrivacyConfigError: the dimension is not known yet, or no scale fits.
+    """
+    if not secure.dimension or not secure.bits:
+        raise PrivacyConfigError(
+            "the row domain is not known yet, so this plan accounts nothing",
+            remedy="Make the plan with its vocabulary (common.work.work_for with a domain).",
+        )
+    found = _finest(secure, shape, lambda _: noise_multiplier)
+    if found is None:
+        raise PrivacyConfigError("no scale fits the clients, bits and noise of this secure sum")
+    return found
+
+
+def _finest(secure: SecureSum, shape: Shape, multiplier: _Multiplier) -> Grid | None:
+    """The grid with the largest scale that is not too fine, by bisection; ``None`` where that is too coarse.
+
+    With twice the scale, every number in steps grows, also at the smaller noise that then reaches a target.
+    """
+
+    def made(scale: float) -> Grid | None:
+        sigma = multiplier(scale)
+        grid = grid_at(secure, shape, sigma, scale) if math.isfinite(sigma) else None
+        return None if grid is None or too_fine(grid) else grid
+
+    choice = scales(shape.l2_clip_norm)
+    low, high = -1, len(choice)
+    best: Grid | None = None
+    while high - low > 1:
+        middle = (low + high) // 2
+        grid = made(choice[middle])
+        low, high = (middle, high) if grid is not None else (low, middle)
+        best = grid or best
+    return None if best is None or too_coarse(best) else best
+
+
+def _calibrated(plan: PrivacyPlan, dimension: int) -> _Multiplier:
+    """Scale -> noise multiplier that reaches the target at that scale; infinite where no noise does."""
+    target = plan.target_epsilon or math.inf
+    secure = dataclasses.replace(plan.secure, dimension=dimension, bits=BITS[-1]) if plan.secure else None
+
+    @functools.cache
+    def multiplier(scale: float) -> float:
+        if secure is None:
+            return math.inf
+        from dp_accounting import SelfComposedDpEvent
+
+        fixed = secure
+
+        def run_event(sigma: float) -> DpEvent:
+            norm = scale * plan.l2_clip_norm
+            held = min(max(sigma, _STDDEVS[0] / norm), _STDDEVS[1] / norm)  # beyond, the search meets a constant
+            return SelfComposedDpEvent(grid_at(fixed, plan.grid_shape, held, scale).event(), plan.rounds)
+
+        try:
+            return accounting.calibrate(run_event, epsilon=target, delta=plan.delta)
+        except PrivacyConfigError:
+            return math.inf
+
+    return multiplier
