@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from common.errors import SecAggError
+from common.secagg.adverts import Advert, Adverts
 from common.secagg.client_state import ClientLimits, ClientState, Place
 from common.secagg.graph import COMPLETE_UP_TO
 from common.secagg.keys import Identity, verify
-from common.secagg.messages import Advert, Confirmations, Opening, Survivors, context, from_bitmap, same
+from common.secagg.messages import Confirmations, Opening, Survivors, context, from_bitmap, same
 from common.secagg.roster import Roster
 from common.secagg.terms import Terms
 
@@ -59,13 +60,13 @@ def own_identity(terms: Terms, me: str, *, identity: Identity, roster: Roster | 
 # Before the shares
 
 
-def own_advert(adverts: Sequence[Advert], state: ClientState) -> int:
+def own_advert(adverts: Adverts, state: ClientState) -> int:
     """The cohort has this client's advert as it was sent; its position."""
-    for position, advert in enumerate(adverts):
-        if advert.client == state.me:
-            same(advert.to_bytes(), state.advert, "foreign_advert")
-            return position
-    raise SecAggError("not_included", "the cohort does not have this client")
+    if state.me not in adverts.names:
+        raise SecAggError("not_included", "the cohort does not have this client")
+    position = adverts.names.index(state.me)
+    same(adverts[position].to_bytes(), state.advert, "foreign_advert")
+    return position
 
 
 def cohort_large_enough(size: int, state: ClientState) -> None:
@@ -74,15 +75,10 @@ def cohort_large_enough(size: int, state: ClientState) -> None:
         raise SecAggError("small_cohort", "the cohort has fewer clients than agreed")
 
 
-def keys_distinct(adverts: Sequence[Advert]) -> None:
+def keys_distinct(adverts: Adverts) -> None:
     """Nobody advertises a key twice, or somebody else's."""
-    for keys in (
-        [a.identity for a in adverts],
-        [a.signing for a in adverts],
-        [key for a in adverts for key in (a.sealing, *a.masking)],
-    ):
-        if len(set(keys)) != len(keys):
-            raise SecAggError("duplicate_key", "a key is in the cohort twice")
+    if any(len(set(keys)) != len(keys) for keys in adverts.keys_by_kind()):
+        raise SecAggError("duplicate_key", "a key is in the cohort twice")
 
 
 def identities_known(adverts: Iterable[Advert], state: ClientState) -> None:

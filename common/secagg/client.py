@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from common.errors import SecAggError
 from common.secagg import checks
+from common.secagg.adverts import Advert, Adverts
 from common.secagg.client_state import ClientLimits, ClientState, Place, Secrets, Stage, transition
 from common.secagg.derivations import pair_seed, sealing_key, self_commitment, self_seed, share_context
 from common.secagg.encoding import pack
@@ -27,7 +28,6 @@ from common.secagg.keys import AgreementKey, Entropy, Identity, agreement_keypai
 from common.secagg.masks import Masker, Words
 from common.secagg.messages import (
     SALT_BYTES,
-    Advert,
     Confirmations,
     MaskedVector,
     Opening,
@@ -35,7 +35,6 @@ from common.secagg.messages import (
     Survivors,
     digest,
     from_bitmap,
-    read_cohort,
 )
 from common.secagg.packing import packed
 from common.secagg.roster import Roster
@@ -97,8 +96,9 @@ def share(state: ClientState, cohort_bytes: bytes, *, entropy: Entropy) -> tuple
             ``foreign_identity``, ``bad_signature``, ``bad_key``.
     """
     with transition(state, Stage.ADVERTISED) as secrets:
-        adverts = read_cohort(cohort_bytes, state.terms.digest, len(state.terms.phases))
-        place = _place(adverts, state, digest("cohort", state.terms.digest, cohort_bytes))
+        terms_digest = state.terms.digest
+        adverts = Adverts.from_bytes(cohort_bytes, terms_digest=terms_digest, phases=len(state.terms.phases))
+        place = _place(adverts, state, digest("cohort", terms_digest, cohort_bytes))
         plain, commitments = _split_secrets(state, place, entropy)
         salt = drawn(entropy, SALT_BYTES)
         private = AgreementKey(secrets["sealing"])
@@ -212,7 +212,7 @@ def _next(state: ClientState, stage: Stage, **changes: object) -> ClientState:
     return replace(state, stage=stage, step=state.secrets.step, **changes)  # type: ignore[arg-type]
 
 
-def _place(adverts: tuple[Advert, ...], state: ClientState, cohort: bytes) -> Place:
+def _place(adverts: Adverts, state: ClientState, cohort: bytes) -> Place:
     """This client's place in a cohort that it has checked."""
     terms = state.terms
     checks.cohort_large_enough(len(adverts), state)
@@ -221,8 +221,8 @@ def _place(adverts: tuple[Advert, ...], state: ClientState, cohort: bytes) -> Pl
     checks.identities_known(adverts, state)
     degree, threshold = terms.neighbourhood(len(adverts))
     checks.degree_allowed(degree, len(adverts), limits=state.limits)
-    names = set(Graph([advert.client for advert in adverts], degree, cohort).of(state.me))
-    neighbours = tuple((at, advert) for at, advert in enumerate(adverts) if advert.client in names)
+    names = set(Graph(adverts.names, degree, cohort).of(state.me))
+    neighbours = tuple((at, adverts[at]) for at, name in enumerate(adverts.names) if name in names)
     # A stranger's signature matters only where the roster says whose it is; the neighbours' keys are used.
     checks.adverts_signed(adverts if terms.signed else [advert for _, advert in neighbours], terms)
     return Place(cohort, len(adverts), position, threshold, neighbours)
@@ -276,7 +276,8 @@ def _masked(state: ClientState, opening: Opening, vector: Words, roll: frozenset
     if phase.bits < 8 * masker.dtype.itemsize and int(vector.max()) >> phase.bits:
         raise SecAggError("out_of_range", f"a value has more than {phase.bits} bits")
     private, view = AgreementKey(secrets[f"masking {state.phase}"]), opening.view
-    plus, minus = [self_seed(secrets[f"self {state.phase}"], view)], []
+    plus = [self_seed(secrets[f"self {state.phase}"], view)]
+    minus: list[bytes] = []
     for position, other in place.neighbours:
         if position in roll:
             seed = pair_seed(private, other.masking[state.phase], view=view, pair=(state.me, other.client))

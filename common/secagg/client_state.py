@@ -9,8 +9,9 @@ from enum import Enum
 from typing import NoReturn
 
 from common.errors import SecAggError
+from common.secagg.adverts import MOST_CLIENTS, Advert
 from common.secagg.encoding import pack, pack_list, read_text, read_u32, u32, unpack, unpack_list
-from common.secagg.messages import MOST_CLIENTS, Advert, Opening, fields_of, from_bitmap
+from common.secagg.messages import Opening, fields_of, from_bitmap
 from common.secagg.roster import Roster
 from common.secagg.terms import MOST_LENGTH, Terms
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
+from common.secagg.adverts import Advert, Adverts
 from common.secagg.graph import Graph
 from common.secagg.keys import AgreementKey, check_identity_public
-from common.secagg.messages import Advert, cohort_bytes, context, digest
+from common.secagg.messages import context, digest
 from common.secagg.terms import Terms
 
-_ANY_PRIVATE_KEY = bytes(range(32))
+_ANY_KEY = AgreementKey(bytes(range(32)))  # not a secret: it shows whether an agreement is possible at all
 
 
 class Cohort:
@@ -30,7 +31,7 @@ class Cohort:
         self.size = len(self.names)
         self.position = {name: i for i, name in enumerate(self.names)}
         self.adverts = tuple(adverts[name] for name in self.names)
-        self.message = cohort_bytes(terms.digest, self.adverts)
+        self.message = Adverts.of(self.adverts).to_bytes(terms.digest)
         self.digest = digest("cohort", terms.digest, self.message)
         self.phases = tuple(phase.name for phase in terms.phases)
         self.degree, self.threshold = terms.neighbourhood(self.size)
@@ -54,5 +55,5 @@ def check_advert(advert: Advert) -> tuple[bytes, ...]:
     """
     check_identity_public(advert.signing)
     for key in (advert.sealing, *advert.masking):
-        AgreementKey(_ANY_PRIVATE_KEY).agree(key, context("check"))
+        _ANY_KEY.agree(key, context("check"))
     return advert.identity, advert.signing, advert.sealing, *advert.masking

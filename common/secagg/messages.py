@@ -4,7 +4,7 @@ Sets of clients are bitmaps over the sorted cohort: a repeated or foreign client
 both sides know is sent: who a share is for follows from its place, since the graph is public.
 
     hop  from client     from coordinator
-    1    Advert          Cohort
+    1    Advert          Adverts (the cohort)
     2    Shares          Opening with the sealed shares (first phase), Opening alone (later phases)
     3    Masked          Survivors
     4    Confirmation    Confirmations
@@ -13,19 +13,16 @@ both sides know is sent: who a share is for follows from its place, since the gr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import pairwise
 
 from common.errors import SecAggError
-from common.secagg.encoding import pack, pack_list, read_text, unpack, unpack_list
-from common.secagg.keys import KEY_BYTES, PROTOCOL, SIGNATURE_BYTES, Identity, verify
+from common.secagg.encoding import pack, read_text, unpack
+from common.secagg.keys import PROTOCOL, SIGNATURE_BYTES
 from common.secagg.sealing import TAG_BYTES
 from common.secagg.shamir import SHARE_BYTES
-from common.secagg.terms import MOST_NAME_BYTES
 
-MOST_CLIENTS = 1_000_000
 MOST_BIND_BYTES = 64
 SALT_BYTES = 16
 HASH_BYTES = 32
@@ -59,76 +56,6 @@ def from_bitmap(data: bytes, size: int) -> tuple[int, ...]:
     if len(data) != (size + 7) // 8 or int.from_bytes(data, "little") >> size:
         raise SecAggError("malformed", "a set of clients is not a bitmap over the cohort")
     return tuple(i for i in range(size) if data[i >> 3] >> (i & 7) & 1)
-
-
-@dataclass(frozen=True)
-class Advert:
-    """Hop 1: a client's keys for this round, signed by its identity over the digest of the terms.
-
-    Attributes:
-        client: its name, 1 to 64 bytes of UTF-8.
-        identity: Ed25519 key: from the roster, or made for the round, which then proves nothing about who it is.
-        signing: Ed25519 key for this round's confirmations, so that the identity need not be kept between hops.
-        sealing: X25519 key for sealed shares.
-        masking: X25519 keys, one a phase: one for all would open the first phase's vector of a client that is lost
-            in the second (its self-mask is public by then).
-        signature: over all of these.
-    """
-
-    client: str
-    identity: bytes
-    signing: bytes
-    sealing: bytes
-    masking: tuple[bytes, ...]
-    signature: bytes
-
-    @classmethod
-    def signed(cls, terms_digest: bytes, client: str, *, identity: Identity, keys: Sequence[bytes]) -> Advert:
-        """An advert of these public keys: signing, sealing, one masking key a phase."""
-        bare = cls(client, identity.public, keys[0], keys[1], tuple(keys[2:]), b"")
-        return cls(
-            client, bare.identity, bare.signing, bare.sealing, bare.masking, identity.sign(bare.statement(terms_digest))
-        )
-
-    def statement(self, terms_digest: bytes) -> bytes:
-        """What the identity signs."""
-        keys = (self.identity, self.signing, self.sealing, b"".join(self.masking))
-        return context("advert", terms_digest, self.client.encode(), *keys)
-
-    def verify(self, terms_digest: bytes) -> None:
-        """SecAggError ``bad_signature`` unless the identity signed these keys for these terms."""
-        verify(self.identity, self.signature, self.statement(terms_digest))
-
-    def to_bytes(self) -> bytes:
-        """The one encoding."""
-        keys = b"".join((self.identity, self.signing, self.sealing, *self.masking))
-        return pack(b"advert", self.client.encode(), keys, self.signature)
-
-    @classmethod
-    def from_bytes(cls, data: bytes, phases: int) -> Advert:
-        """An advert for so many phases; SecAggError ``malformed``. The signature is not looked at."""
-        client, keys, signature = fields_of(data, "advert", 3)
-        if len(keys) != (3 + phases) * KEY_BYTES or len(signature) != SIGNATURE_BYTES:
-            raise SecAggError("malformed", "an advert's keys or signature have another size")
-        if not 0 < len(client) <= MOST_NAME_BYTES:
-            raise SecAggError("malformed", "a client's name is empty or too long")
-        first, signing, sealing, *masking = parts(keys, KEY_BYTES)
-        return cls(read_text(client), first, signing, sealing, tuple(masking), signature)
-
-
-def cohort_bytes(terms_digest: bytes, adverts: Sequence[Advert]) -> bytes:
-    """Hop 1, to everyone: all adverts, in the order of their clients' names."""
-    return pack(b"cohort", terms_digest, pack_list([advert.to_bytes() for advert in adverts]))
-
-
-def read_cohort(data: bytes, terms_digest: bytes, phases: int) -> tuple[Advert, ...]:
-    """The adverts; ``wrong_round`` for other terms, ``duplicate_id`` unless the names strictly increase."""
-    stated, listed = fields_of(data, "cohort", 2)
-    same(stated, terms_digest, "wrong_round")
-    adverts = tuple(Advert.from_bytes(item, phases) for item in unpack_list(listed, most=MOST_CLIENTS))
-    if any(a.client >= b.client for a, b in pairwise(adverts)):
-        raise SecAggError("duplicate_id", "the clients of a cohort are not in strictly increasing order")
-    return adverts
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from common.errors import SecAggError
+from common.secagg.adverts import Advert
 from common.secagg.checks import confirmation_statement
 from common.secagg.cohort import Cohort, check_advert
 from common.secagg.keys import SIGNATURE_BYTES, verify
 from common.secagg.masks import Masker, Words, dtype_of
 from common.secagg.messages import (
-    Advert,
     Confirmations,
     Opening,
     Shares,
@@ -124,6 +124,7 @@ class RoundServer(Turns):
         for position in sorted(self._confirmed):
             signers = [j for j in self._cohort.of[position] if j in self._confirmed]
             if len(signers) >= self._cohort.threshold:
+                signers = signers[: self._cohort.threshold]  # as many as the client needs to see
                 signatures = tuple(self._confirmed[j] for j in signers)
                 answers[position] = Confirmations(self._outcome.outcome, to_bitmap(signers, size), signatures)
         self._require_openable(set(answers))

@@ -114,8 +114,8 @@ class Terms:
 
     def to_bytes(self) -> bytes:
         """The one encoding of these terms."""
-        numbers = (self.round, self.attempt, self.least_cohort, self.least_survivors)
-        numbers += (self.degree, self.neighbour_threshold, int(self.signed))
+        sizes = (self.least_cohort, self.least_survivors, self.degree, self.neighbour_threshold)
+        numbers = (self.round, self.attempt, *sizes, int(self.signed))
         phases = [pack(p.name.encode(), u32(p.bits), u32(p.length)) for p in self.phases]
         return pack(
             TAG,

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from common.secagg import checks, client, client_state, derivations, messages
+from common.secagg import adverts as hop_one
+from common.secagg import checks, client, client_state, derivations
+from common.secagg.adverts import Advert
 from common.secagg.client_state import ClientState, Secrets
 from common.secagg.keys import AgreementKey, Entropy, derive
 from common.secagg.masks import Masker
-from common.secagg.messages import Advert, Confirmations, Opening, Survivors, context, digest, from_bitmap
+from common.secagg.messages import Confirmations, Opening, Survivors, context, digest, from_bitmap
 from common.secagg.opening import Masks
 from common.secagg.server import RoundServer
 from common.secagg.shamir import SHARE_BYTES
@@ -166,7 +168,11 @@ MUTANTS = (
     ),
     _broken("its own advert exchanged", "own_advert_exchanged", owner=checks, attribute="own_advert", by=_own_position),
     _broken(
-        "a client twice in a cohort", "repeated_client", owner=messages, attribute="pairwise", by=lambda _: iter(())
+        "a client twice in a cohort",
+        "repeated_client",
+        owner=hop_one,
+        attribute="pairwise",
+        by=lambda _: iter(()),
     ),
     _broken("any threshold of neighbours", "lowered_threshold", owner=Terms, attribute="_strong", by=_any_strength),
     _broken(

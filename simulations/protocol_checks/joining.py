@@ -8,9 +8,9 @@ from typing import Any
 
 from common.evaluation.conformance import Finding
 from common.secagg import client as machine
+from common.secagg.adverts import Advert, Adverts
 from common.secagg.encoding import u32
 from common.secagg.keys import Identity
-from common.secagg.messages import Advert, cohort_bytes, read_cohort
 from simulations.protocol_checks.attempts import FIRST, LAST, large, refused
 from simulations.protocol_checks.trial import CONFIG, MODEL, Trial, trial_terms
 
@@ -78,8 +78,9 @@ def wrong_own_name() -> list[Finding]:
 
 def cohort_of(trial: Trial, *, change: Callable[[list[Advert]], list[Advert]]) -> Callable[[], Any]:
     """An attempt to have the first client share with an altered cohort."""
-    adverts = list(read_cohort(trial.inbox[FIRST], trial.terms.digest, len(trial.terms.phases)))
-    message = cohort_bytes(trial.terms.digest, change(adverts))
+    digest, phases = trial.terms.digest, len(trial.terms.phases)
+    adverts = list(Adverts.from_bytes(trial.inbox[FIRST], terms_digest=digest, phases=phases))
+    message = Adverts.of(change(adverts)).to_bytes(digest)
     return lambda: machine.share(trial.states[FIRST], message, entropy=trial.entropy)
 
 

@@ -173,15 +173,15 @@ class Trial:
         return self
 
     def _each(self, hop: str, skip: Collection[str], step: Callable[[ClientState, bytes], Any]) -> None:
-        accept = {
+        accept: dict[str, Callable[[str, Any], bool]] = {
             "shares": self.server.accept_shares,
             "masked": lambda name, vector: self.server.accept_masked(name, vector.header, vector.body),
             "confirmation": self.server.accept_confirmation,
             "reveal": self.server.accept_reveal,
-        }[hop]
+        }
         self.sent[hop] = {}
         for name in self.server.awaited:
             if name not in skip:
                 self.states[name], message = step(self.states[name], self.inbox[name])
                 self.sent[hop][name] = message
-                accept(name, message)
+                accept[hop](name, message)

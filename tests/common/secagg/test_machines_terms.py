@@ -10,16 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import SecAggError
+from common.secagg.adverts import Advert, Adverts
 from common.secagg.client_state import ClientLimits, ClientState, Secrets
 from common.secagg.encoding import u32
 from common.secagg.messages import (
-    Advert,
     Confirmations,
     Opening,
     Shares,
     Survivors,
     from_bitmap,
-    read_cohort,
     to_bitmap,
 )
 from common.secagg.terms import PhaseTerms, Terms
@@ -131,8 +130,11 @@ def test_bitmaps(size: int, data: st.DataObject) -> None:
 def test_messages_come_back() -> None:
     trial = Trial(6, terms=trial_terms(6, phases=TWO_PHASES)).advertise()
     cohort = trial.inbox["client-000"]
-    adverts = read_cohort(cohort, trial.terms.digest, 2)
+    adverts = Adverts.from_bytes(cohort, terms_digest=trial.terms.digest, phases=2)
     assert [a.to_bytes() for a in adverts] == [trial.sent["advert"][name] for name in trial.names]
+    assert adverts[-2:] == [adverts[4], adverts[5]] and Adverts.of(adverts) == adverts
+    with pytest.raises(IndexError):
+        adverts[6]
     trial.share()
     for message in trial.sent["shares"].values():
         assert Shares.from_bytes(message, phases=2, degree=5).to_bytes() == message
@@ -158,7 +160,7 @@ def test_decoders_are_total(data: bytes) -> None:
         lambda d: Advert.from_bytes(d, 1),
         lambda d: Opening.from_bytes(d, 1),
         lambda d: Shares.from_bytes(d, phases=1, degree=3),
-        lambda d: read_cohort(d, bytes(32), 1),
+        lambda d: Adverts.from_bytes(d, terms_digest=bytes(32), phases=1),
         lambda d: Secrets.from_bytes(d, 0),
     ]
     for decode in decoders:
