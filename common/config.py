@@ -82,7 +82,8 @@ def scenario_from_json(text: str) -> Scenario:
 def read_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
     """Read a TOML scenario and apply ``section.key=value`` overrides.
 
-    A relative ``data.path``, ``vocabulary.path`` or task file that exists beside the scenario is made absolute.
+    A relative ``data.path``, ``vocabulary.path``, ``federation.roster`` or task file that exists beside the scenario is
+    made absolute.
 
     Raises:
         ConfigError: unreadable file, bad TOML, unknown key, bad value.
@@ -101,10 +102,10 @@ def read_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
 
 
 def _resolved(raw: dict[str, Any], base: Path) -> dict[str, Any]:
-    for section in ("data", "vocabulary"):
-        value = raw.get(section, {}).get("path") if isinstance(raw.get(section), dict) else None
+    for section, key in (("data", "path"), ("vocabulary", "path"), ("federation", "roster")):
+        value = raw.get(section, {}).get(key) if isinstance(raw.get(section), dict) else None
         if isinstance(value, str) and value and (base / value).exists():
-            raw[section]["path"] = str((base / value).resolve())
+            raw[section][key] = str((base / value).resolve())
     evaluation = raw.get("evaluation")
     if isinstance(evaluation, dict) and isinstance(tasks := evaluation.get("tasks"), list):
         evaluation["tasks"] = [_resolved_task(task, base) for task in tasks]

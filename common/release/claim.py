@@ -115,7 +115,10 @@ def _plan_with_noise_of(scenario: Scenario, stated: PrivacyPlan) -> PrivacyPlan:
         privacy = scenario.privacy.model_copy(update=noise)
         scenario = scenario.model_copy(update={"privacy": privacy})
     plan = work_for(scenario, None).plan
-    return plan if stated.secure is None else sized(plan, stated.secure.dimension)
+    if stated.secure is None or plan.secure is None:
+        return plan
+    bits = plan.secure.bits or stated.secure.bits  # left open, they were chosen together with the noise
+    return sized(dataclasses.replace(plan, secure=dataclasses.replace(plan.secure, bits=bits)), stated.secure.dimension)
 
 
 def _as_large(certificate: Mapping[str, Any], raw: Mapping[str, Any], row_counts: Set[int]) -> str:
