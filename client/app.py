@@ -9,8 +9,9 @@ import flwr.app
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client.answers import failure_reply
 from client.node import open_session
-from client.session import Session, failure_reply
+from client.session import Session
 from common import wire
 from common.errors import FedembedError
 
@@ -39,6 +40,19 @@ def build_app(
     @client_app.train("round")
     def train(message: Message, context: Context) -> Message:
         return _answer(message, context, Session.train)
+
+    def secure_hop(name: str) -> Callable[[Message, Context], Message]:
+        def serve(message: Message, context: Context) -> Message:
+            from client import secure_hops
+
+            return _answer(message, context, getattr(secure_hops, name))
+
+        return serve
+
+    for name in ("advertise", "share", "confirm", "reveal"):
+        client_app.query(name)(secure_hop(name))
+    for name in ("mask", "unmasked"):
+        client_app.train(name)(secure_hop(name))
 
     def _answer(message: Message, context: Context, handle: Callable[[Session, wire.Payload], wire.Payload]) -> Message:
         payload = wire.unpack(message.content)

@@ -17,6 +17,7 @@ from client import readers
 from client.fingerprint import data_fingerprint, named_fingerprint
 from client.ledger import Ledger
 from client.policy import Policy, read_policy
+from client.secure_terms import party_from
 from client.session import Session
 from client.store import by_client, encode_clients, load_store, save_store, shard
 from common import families
@@ -81,8 +82,10 @@ class SiteSource:
 
 
 def store_path(directory: Path, scenario: Scenario) -> Path:
-    """Where a simulation keeps the clients that it encoded for a scenario."""
-    return directory / f"clients-{scenario.digest[:16]}.npz"
+    """Where a simulation keeps the clients that it encoded for a scenario: they depend on some sections alone."""
+    sections = scenario.model_dump(mode="json", include={"task", "data", "vocabulary", "seed"})
+    name = hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
+    return directory / f"clients-{name[:16]}.npz"
 
 
 def store_fingerprints(store: ClientStore) -> tuple[str, ...]:
@@ -98,8 +101,9 @@ def open_session(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) 
     """The session of this node.
 
     A simulated node finds ``simulation`` (a directory) in the run configuration and its ``partition-id`` and
-    ``num-partitions`` in its own. A site has ``site`` (a TOML file with ``name`` and ``[data]``), ``state-dir`` and
-    ``policy`` in its node configuration, and nothing that the coordinator sends replaces them.
+    ``num-partitions`` in its own. A site has ``site`` (a TOML file with ``name``, ``[data]`` and, where it is in a
+    roster, ``[secure_aggregation]``), ``state-dir`` and ``policy`` in its node configuration, and nothing that the
+    coordinator sends replaces them.
 
     Raises:
         ConfigError: neither is there, or the site file is wrong.
@@ -139,5 +143,6 @@ def _site_session(site: Path, state_dir: Path, policy: Policy) -> Session:
         raise ConfigError(f"cannot use the site file {site} ({type(error).__name__})") from None
     path = Path(data.path)
     data = data.model_copy(update={"path": str(path if path.is_absolute() else site.parent / path)})
+    party = party_from(raw["secure_aggregation"], name, site.parent) if "secure_aggregation" in raw else None
     ledger = Ledger.open(state_dir / "ledger.sqlite")
-    return Session(SiteSource(name, data, state_dir), ledger, policy, state_dir=state_dir)
+    return Session(SiteSource(name, data, state_dir), ledger, policy, state_dir=state_dir, party=party)

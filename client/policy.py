@@ -26,6 +26,9 @@ class Policy(BaseModel):
     units: tuple[str, ...] = Field(("client",), description="privacy units that a run may protect")
     mixed_units: bool = Field(False, description="one data set under several units: each has a budget of its own")
     test_mode: bool = Field(False, description="runs whose noise can be subtracted: for trials on invented data")
+    min_cohort: int = Field(3, ge=2, description="secure aggregation: fewest clients that begin a round")
+    min_survivors: int = Field(3, ge=2, description="secure aggregation: fewest clients in a sum that is opened")
+    roster_required: bool = Field(False, description="secure aggregation among identities of a signed roster alone")
     max_rounds: int = Field(1_000, ge=1)
     max_message_bytes: int = Field(268_435_456, ge=1)
 
@@ -52,6 +55,8 @@ class Policy(BaseModel):
             units=("*",),
             mixed_units=True,
             test_mode=True,
+            min_cohort=2,
+            min_survivors=2,
             max_rounds=2**31 - 1,
             max_message_bytes=2**62,
         )

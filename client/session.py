@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from client.admission import Admission, RefusedError
+from client.answers import Asked, asked_of, faults, node_reply
 from client.ledger import Ledger, Reservation
 from client.module_training import sample_loss
 from client.policy import Policy, Refusal, check, check_message, check_spend
+from client.secure import SecretStates
+from client.secure_terms import Party
 from client.training import Randomness, client_updates, local_training
 from common import wire
 from common.config import Scenario, scenario_from_json
-from common.errors import DataError, FedembedError, LedgerError, StorageError, WireError
+from common.errors import WireError
 from common.files import atomic_files
 from common.privacy.plan import PrivacyPlan
 from common.privacy.rng import NoiseSource
@@ -51,6 +54,7 @@ class Session:
         simulated: whether this node plays the faults that the scenario asks for.
         state_dir: where an admitted run is kept for the process that serves the next message; ``None`` where one
             process serves them all.
+        party: who this node's one client is under secure aggregation with a roster; ``None``: a name for each round.
         admitted: the run that ``train`` serves; set only when its reservation is in the ledger.
     """
 
@@ -60,9 +64,11 @@ class Session:
     keeps_table: bool = False
     simulated: bool = False
     state_dir: Path | None = None
+    party: Party | None = None
     admitted: Admission | None = None
     parameters: dict[str, FloatArray] | None = None
     version: int = -1
+    secrets: SecretStates | None = None
 
     def prepare(self, payload: wire.Payload) -> wire.Payload:
         """Admit a run or refuse it: a refusal is a normal reply that names code and numbers.
@@ -76,10 +82,11 @@ class Session:
             admission = self._admission(payload)
             self._reserve(admission, payload.text("coordinator"))
         except RefusedError as error:
-            return _reply(run, status="refused", clients=0, code=error.refusal.code, reason=error.refusal.message)
+            return node_reply(run, status="refused", clients=0, code=error.refusal.code, reason=error.refusal.message)
         self._adopt(admission)
         self._remember(payload)
-        return _reply(run, status="ready", clients=len(admission.clients))
+        name = "" if self.party is None else self.party.name
+        return node_reply(run, status="ready", clients=len(admission.clients), name=name)
 
     def _admission(self, payload: wire.Payload) -> Admission:
         """The run that a payload describes, if the policy allows its terms."""
@@ -157,42 +164,53 @@ class Session:
         Raises:
             WireError: malformed payload, another run, or rows for a version that this node does not hold.
         """
+        return self.served(payload, self._answer)
+
+    def served(self, payload: wire.Payload, answer: Callable[[Admission, wire.Payload], wire.Payload]) -> wire.Payload:
+        """``answer`` for a message of an admitted run; a refusal for one that the policy does not allow."""
         run = payload.text("run")
         try:
             if (self.admitted is None or run != self.admitted.run) and not self._recall(run):
-                return _reply(run, status="unprepared")
-            return self._answer(self._admitted(), payload)
+                return node_reply(run, status="unprepared")
+            refusal = check_message(self.policy, payload.size_bytes)
+            if refusal is not None:
+                raise RefusedError(refusal)
+            return answer(self._admitted(), payload)
         except RefusedError as error:
-            return _reply(run, status="refused", code=error.refusal.code, reason=error.refusal.message)
+            return node_reply(run, status="refused", code=error.refusal.code, reason=error.refusal.message)
 
     def _answer(self, admitted: Admission, payload: wire.Payload) -> wire.Payload:
-        refusal = check_message(self.policy, payload.size_bytes)
-        if refusal is not None:
-            raise RefusedError(refusal)
-        round_number, attempt = payload.integer("round"), payload.integer("attempt")
-        chosen = payload.array("clients", np.int64, 1)
-        rounds, hosted = admitted.work.plan.rounds, len(admitted.clients)
-        if not 1 <= round_number <= rounds or attempt < 1:
-            raise WireError(f"the run has rounds 1 to {rounds} and attempts from 1")
-        if len(chosen) and (chosen.min() < 0 or chosen.max() >= hosted or len(set(chosen.tolist())) < len(chosen)):
-            raise WireError("the round names clients that this node does not host, or one twice")
+        if admitted.work.plan.mode == "distributed":
+            raise WireError("a run in mode 'distributed' sends nothing but masked vectors")
+        asked = asked_of(admitted, payload)
+        parameters = self.tables(admitted, payload)
+        if parameters is None:
+            return node_reply(admitted.run, status="need_full", round=asked.round)
+        return self._computed(parameters, asked)
+
+    def tables(self, admitted: Admission, payload: wire.Payload) -> dict[str, FloatArray] | None:
+        """The parameters of a message; ``None`` where it has rows for a version that this node does not hold."""
         base_version = payload.integer("base_version")
         if base_version >= 0 and base_version != self.version:
-            return _reply(admitted.run, status="need_full", round=round_number)
+            return None
         base = self.parameters if base_version >= 0 else None
         parameters = wire.decode_parameters(payload, admitted.work.specs, base)
         if self.keeps_table:
             self.parameters, self.version = parameters, payload.integer("version")
-        return self._computed(parameters, chosen, round_number, attempt)
+        return parameters
 
-    def _computed(
-        self, parameters: dict[str, FloatArray], chosen: IntArray, round_number: int, attempt: int
-    ) -> wire.Payload:
+    def secret_states(self, run: str) -> SecretStates:
+        """What this node's clients keep between the hops of secure aggregation in ``run``."""
+        if self.secrets is None or self.secrets.run != run or self.state_dir is not None:
+            self.secrets = SecretStates.of_run(self.state_dir, run)
+        return self.secrets
+
+    def _computed(self, parameters: dict[str, FloatArray], asked: Asked) -> wire.Payload:
         admitted = self._admitted()
-        work, store = admitted.work, admitted.clients
-        self._charge(admitted, [admitted.fingerprints[i] for i in chosen], round_number, attempt)
+        work, store, chosen = admitted.work, admitted.clients, asked.clients
+        self.charge(admitted, chosen, asked)
         names = [store.names[i] for i in chosen]
-        status = self._status(names, round_number)
+        status = faults(work, names, asked.round) if self.simulated else np.zeros(len(names), np.int8)
         active = np.flatnonzero((status == wire.OK) | (status == wire.LATE))
         batch = UpdateBatch(0)
         if len(active):
@@ -200,14 +218,13 @@ class Session:
                 work,
                 parameters,
                 [store.client(int(chosen[k])) for k in active],
-                training=local_training(work, round_number),
-                randomness=self._randomness([names[k] for k in active], round_number, attempt),
+                training=local_training(work, asked.round),
+                randomness=self.randomness([names[k] for k in active], asked),
             )
         arrays = {"clients": chosen, "status": status, **wire.encode_updates(batch)}
         if work.plan.mode == "none" and work.scenario.evaluation.loss_clients:
-            arrays["loss"] = self._losses(parameters, chosen, round_number)
-        config = {"status": "done", "round": round_number, "version": self.version}
-        return _reply(admitted.run, arrays, **config)
+            arrays["loss"] = self._losses(parameters, chosen, asked.round)
+        return node_reply(admitted.run, arrays, status="done", round=asked.round, version=self.version)
 
     def _losses(self, parameters: dict[str, FloatArray], chosen: IntArray, round_number: int) -> FloatArray:
         work, store = self._admitted().work, self._admitted().clients
@@ -218,7 +235,7 @@ class Session:
         found = [sample_loss(work, parameters, store.client(int(i)), s) for i, s in zip(some, seeds, strict=True)]
         return np.array(found, dtype=np.float32)
 
-    def _charge(self, admitted: Admission, fingerprints: list[str], round_number: int, attempt: int) -> None:
+    def charge(self, admitted: Admission, chosen: IntArray, asked: Asked) -> None:
         """Charge the round, durably, and refuse it where the account then goes over the limit.
 
         The reservation covers as many charges as rounds are planned, whatever their numbers; more are looked at
@@ -227,27 +244,17 @@ class Session:
         plan = admitted.work.plan
         if plan.mode == "none":  # recorded as unprotected when it was reserved
             return
-        beyond = self.ledger.charge(admitted.account, round_number, attempt, fingerprints)
+        fingerprints = [admitted.fingerprints[i] for i in chosen]
+        beyond = self.ledger.charge(admitted.account, asked.round, asked.attempt, fingerprints)
         for fingerprint in beyond if self.policy.limits_spend else ():
             refusal = self._spend_refusal(plan, fingerprint, {})
             if refusal is not None:
                 raise RefusedError(refusal)
 
-    def _status(self, names: Sequence[str], round_number: int) -> np.ndarray:
-        federation = self._admitted().work.scenario.federation
-        status = np.zeros(len(names), dtype=np.int8)
-        if self.simulated and (federation.dropout or federation.stragglers):
-            for k, name in enumerate(names):
-                u = public_rng(self._admitted().work.scenario.seed, "faults", round_number, name).random()
-                if u < federation.dropout:
-                    status[k] = wire.DROPPED
-                elif u < federation.dropout + federation.stragglers:
-                    status[k] = wire.LATE
-        return status
-
-    def _randomness(self, names: Sequence[str], round_number: int, attempt: int) -> list[Randomness]:
+    def randomness(self, names: Sequence[str], asked: Asked) -> list[Randomness]:
         """Fresh randomness from the operating system; reproducible where the run protects nobody anyway."""
         plan, seed = self._admitted().work.plan, self._admitted().work.scenario.seed
+        round_number, attempt = asked.round, asked.attempt
         if plan.mode == "none" or plan.test_mode:
             root, attempt = NoiseSource.seeded_for_tests(seed), 0
             seeds = [public_seed(seed, "local sampling", round_number, name) for name in names]
@@ -263,20 +270,3 @@ class Session:
         if self.admitted is None:
             raise WireError("no run was prepared on this node")
         return self.admitted
-
-
-def failure_reply(run: str, error: Exception) -> wire.Payload:
-    """A refusal for an error.
-
-    What is wrong with this node's own files (their names, columns and line numbers), and whatever else was not raised
-    on purpose, is for its operator alone.
-    """
-    if not isinstance(error, FedembedError):
-        return _reply(run, status="failed", clients=0, code="Error", reason="the node failed; its log says why")
-    own = isinstance(error, (DataError, LedgerError, StorageError))
-    reason = "the node cannot use its own files; its log says why" if own else str(error)
-    return _reply(run, status="failed", clients=0, code=type(error).__name__, reason=reason)
-
-
-def _reply(run: str, arrays: dict[str, Any] | None = None, **config: Any) -> wire.Payload:
-    return wire.Payload({"protocol": wire.PROTOCOL, "run": run, **config}, arrays or {})

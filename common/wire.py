@@ -54,6 +54,13 @@ class Payload:
             raise WireError(f"field {key!r} is missing or not of type {kind.__name__}")
         return value
 
+    def texts(self, key: str) -> list[str]:
+        """List of strings ``key``; an absent one is empty. Raises ``WireError`` if it holds anything else."""
+        value = self.config.get(key, [])
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            raise WireError(f"field {key!r} is not a list of texts")
+        return list(value)
+
     def array(self, key: str, dtype: Any, ndim: int) -> NDArray[Any]:
         """Array ``key`` with exactly this dtype and number of axes. Raises ``WireError``."""
         value = self.arrays.get(key)
@@ -117,6 +124,24 @@ def arrays_from_bytes(data: bytes) -> dict[str, NDArray[Any]]:
             return {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, EOFError) as error:
         raise WireError(f"stored arrays are damaged ({type(error).__name__})") from None
+
+
+def encode_blobs(blobs: Sequence[bytes]) -> dict[str, NDArray[Any]]:
+    """Byte strings, one after the other, and their lengths."""
+    return {
+        "blobs/bytes": np.frombuffer(b"".join(blobs), dtype=np.uint8),
+        "blobs/lengths": np.array([len(blob) for blob in blobs], dtype=np.int64),
+    }
+
+
+def decode_blobs(payload: Payload, count: int) -> list[bytes]:
+    """Inverse of ``encode_blobs`` for exactly ``count`` byte strings. Raises ``WireError``."""
+    lengths = payload.array("blobs/lengths", np.int64, 1)
+    data = payload.array("blobs/bytes", np.uint8, 1)
+    if len(lengths) != count or (count and lengths.min() < 0) or int(lengths.sum()) != len(data):
+        raise WireError(f"a message does not hold {count} byte strings")
+    ends = np.cumsum(lengths)
+    return [data[end - size : end].tobytes() for end, size in zip(ends.tolist(), lengths.tolist(), strict=True)]
 
 
 def encode_domain(domain: RowDomain | None) -> Payload:

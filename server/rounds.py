@@ -31,11 +31,15 @@ POLL_INTERVAL_S = 0.05
 
 @dataclass
 class Node:
-    """What the server knows of a Flower node: how many clients it hosts and which table version it holds."""
+    """What the server knows of a Flower node: how many clients it hosts and which table version it holds.
+
+    ``name`` is its client's in the roster of secure aggregation, where there is one.
+    """
 
     node_id: int
     clients: int
     version: int = -1
+    name: str = ""
 
 
 class RoundMachine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from common import wire
 from common.errors import ConfigError, PrivacyConfigError, RoundError
 from common.families import AdditiveFamily
 from common.privacy.private_sum import Released, release
@@ -19,12 +19,33 @@ from common.table import IntArray
 from common.work import Work, refuse_large_delta
 from server.aggregation import denominator, dense_sums, drawn_clients, noise_of_sum
 from server.checkpoint import CheckpointDirectory, RunState
+from server.delivery import Delivery, Question
 from server.optimizers import MeanUpdate, apply_step
 from server.progress import Reporter
-from server.rounds import Exchange, Node, RoundMachine, cohort_waves, run_payload
+from server.rounds import Exchange, Node, RoundMachine, cohort_waves
+from server.secure_round import Member
+from server.secure_sums import SecureSums
 
 CLIENTS_PER_MESSAGE = 1024
 _SAME_FAULTS = "Lower federation.dropout, stragglers or min_clients, or take another seed: simulated faults repeat."
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a round brought.
+
+    Attributes:
+        released: the sum over clients.
+        noise_stddev: of the noise in every number of it.
+        reasons: what became of the clients, counted.
+        losses, norms: of single clients, where the run protects nobody.
+    """
+
+    released: Released
+    noise_stddev: float
+    reasons: Counter[str]
+    losses: Sequence[float] = ()
+    norms: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +84,8 @@ class FederatedRun:
         self._source = NoiseSource.from_os()
         if work.plan.mode == "none" or work.plan.test_mode:
             self._source = NoiseSource.seeded_for_tests(work.scenario.seed)
-        self._changed: Mapping[str, IntArray] | None = None
+        self._delivery = Delivery(work, exchange, self._run)
+        self._secure = SecureSums(work, self._delivery, self._run) if work.plan.mode == "distributed" else None
 
     def execute(self) -> Outcome:
         """Run every round that is still missing, then return."""
@@ -114,7 +136,7 @@ class FederatedRun:
         federation = self._work.scenario.federation
         node_ids = self._exchange.wait_for_nodes(federation.min_nodes)
         self._reporter.preparing(f"asking {len(node_ids)} node(s) to admit the run")
-        nodes, refusals = self._prepare(node_ids)
+        nodes, refusals = self._delivery.prepare(node_ids)
         for reason in refusals:
             self._reporter.preparing(f"a node does not take part: {reason}")
         if len(nodes) < federation.min_nodes or not any(n.clients for n in nodes):
@@ -129,39 +151,48 @@ class FederatedRun:
             )
         return nodes
 
-    def _prepare(self, node_ids: Sequence[int]) -> tuple[list[Node], list[str]]:
-        config = {"scenario": self._work.scenario.canonical_json(), "coordinator": self._run}
-        domain = wire.encode_domain(self._work.domain)
-        payload = run_payload(self._run, {**config, **domain.config}, domain.arrays)
-        nodes, refusals = [], []
-        for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in node_ids]):
-            if isinstance(reply, str):
-                refusals.append(reply)
-            elif reply.config.get("status") == "ready":
-                nodes.append(Node(node_ids[index], max(0, reply.integer("clients"))))
-            else:
-                refusals.append(f"{reply.config.get('code')}: {reply.config.get('reason')}")
-        return sorted(nodes, key=lambda n: n.node_id), refusals
-
     def _round(self, state: RunState, nodes: list[Node]) -> None:
         started = time.monotonic()
         number = state.round + 1
         attempt = self._checkpoints.begin_attempt(number)
-        machine = RoundMachine(self._work, self._run, number)
         source = self._source.derive("round", number, 0 if self._work.plan.test_mode else attempt)
         drawn = drawn_clients(self._work, nodes, source)
+        collect = self._collected_securely if self._secure else self._collected
+        found = collect(state, nodes, drawn, attempt=attempt, source=source)
+        step_norm = self._apply(state, found, nodes, final=self._is_last(number))
+        state.round = number
+        seconds = time.monotonic() - started
+        state.history.append(self._public_facts(found, number, step_norm, seconds, nodes))
+        self._save(state)
+        rounds = self._work.scenario.federation.rounds
+        self._reporter.round_finished(number, rounds, {**found.reasons, "seconds": round(seconds, 3)})
+
+    def _collected(
+        self, state: RunState, nodes: list[Node], drawn: Mapping[int, IntArray], *, attempt: int, source: NoiseSource
+    ) -> Collected:
+        """Updates as they come, summed, and noised where the plan's mode has the coordinator do it."""
+        number = state.round + 1
+        machine = RoundMachine(self._work, self._run, number)
+        config = {"round": number, "attempt": attempt}
         for wave in cohort_waves(nodes, drawn, CLIENTS_PER_MESSAGE):
-            self._exchange_wave(machine, state, wave, attempt)
+            questions = [Question(node, clients, config) for node, clients in wave]
+            self._delivery.ask("train.round", questions, machine, table=state)
         private_sum = machine.close()
         self._require_enough(machine, number)
         released = release(private_sum, self._work.plan, source.derive("release"))
-        step_norm = self._apply(state, released, nodes, final=self._is_last(number))
-        state.round = number
-        seconds = time.monotonic() - started
-        state.history.append(self._public_facts(machine, number, step_norm, seconds, nodes))
-        self._save(state)
-        rounds = self._work.scenario.federation.rounds
-        self._reporter.round_finished(number, rounds, {**machine.reasons, "seconds": round(seconds, 3)})
+        noise = noise_of_sum(self._work, nodes)
+        return Collected(released, noise, machine.reasons, losses=machine.losses, norms=machine.norms)
+
+    def _collected_securely(
+        self, state: RunState, nodes: list[Node], drawn: Mapping[int, IntArray], *, attempt: int, source: NoiseSource
+    ) -> Collected:
+        """A sum that holds its noise already, from secure aggregation."""
+        members = [Member(node, index) for node in nodes for index in drawn[node.node_id].tolist()]
+        if self._secure is None:
+            raise PrivacyConfigError(f"mode {self._work.plan.mode!r} has no secure aggregation")
+        outcome = self._secure.round(state, members, attempt=attempt, last=self._is_last(state.round + 1))
+        noise = self._work.plan.grid.noise_stddev(outcome.survivors)
+        return Collected(outcome.released, noise, outcome.reasons)
 
     def _save(self, state: RunState) -> None:
         server, rounds = self._work.scenario.server, self._work.scenario.federation.rounds
@@ -170,52 +201,6 @@ class FederatedRun:
 
     def _is_last(self, number: int) -> bool:
         return number == self._work.scenario.federation.rounds or not self._affordable()
-
-    def _exchange_wave(
-        self, machine: RoundMachine, state: RunState, wave: list[tuple[Node, IntArray]], attempt: int
-    ) -> None:
-        """Send one wave; a node that lost its table or its run is told again, once."""
-        again: list[tuple[Node, IntArray]] = []
-        for last in (False, True):
-            payloads = [(n.node_id, self._instruction(state, n, c, attempt)) for n, c in wave]
-            for k, (_, clients) in enumerate(wave):
-                machine.ask(f"{last}/{wave[k][0].node_id}/{clients[0] if len(clients) else 0}", clients)
-            for index, reply in self._exchange.send("train.round", payloads):
-                node, clients = wave[index]
-                key = f"{last}/{node.node_id}/{clients[0] if len(clients) else 0}"
-                if isinstance(reply, str):
-                    machine.fail(key, reply)
-                elif reply.config.get("status") in ("need_full", "unprepared") and not last:
-                    machine.withdraw(key)
-                    again.append((node, clients))
-                else:
-                    node.version = int(reply.config.get("version", -1))
-                    machine.accept(key, reply)
-            if not again:
-                return
-            for node, _ in again:
-                node.version = -1
-            self._prepare([node.node_id for node, _ in again])
-            wave, again = again, []
-
-    def _instruction(self, state: RunState, node: Node, clients: IntArray, attempt: int) -> wire.Payload:
-        current = state.round
-        if node.version == current:
-            changed: Mapping[str, IntArray] | None = {
-                s.name: np.empty(0, np.int64) for s in self._work.specs if s.is_table
-            }
-        elif node.version == current - 1 and current > 0 and self._changed is not None:
-            changed = self._changed
-        else:
-            changed = None
-        arrays = wire.encode_parameters(state.parameters, changed)
-        config = {
-            "round": current + 1,
-            "attempt": attempt,
-            "version": current,
-            "base_version": -1 if changed is None else node.version,
-        }
-        return run_payload(self._run, config, {**arrays, "clients": clients})
 
     def _require_enough(self, machine: RoundMachine, number: int) -> None:
         federation = self._work.scenario.federation
@@ -227,26 +212,26 @@ class FederatedRun:
                 remedy=_SAME_FAULTS if federation.dropout or federation.stragglers else None,
             )
 
-    def _apply(self, state: RunState, released: Released, nodes: list[Node], *, final: bool) -> float:
+    def _apply(self, state: RunState, found: Collected, nodes: list[Node], *, final: bool) -> float:
         """Turn the released sum into new parameters; returns the L2 norm of the change."""
-        work = self._work
+        work, released = self._work, found.released
         if isinstance(work.family, AdditiveFamily):
             noised = dense_sums(work, released)
             new = work.family.server_step(
-                state.parameters, noised, work.options, noise_stddev=noise_of_sum(work, nodes), final=final
+                state.parameters, noised, work.options, noise_stddev=found.noise_stddev, final=final
             )
             norm = float(np.sqrt(sum(float(np.sum((new[n] - v) ** 2)) for n, v in state.parameters.items())))
             state.parameters = {n: np.asarray(v, dtype=np.float32) for n, v in new.items()}
-            self._changed = None
+            self._delivery.changed = None
             return norm
         divisor = np.float32(denominator(work, nodes))
         means = {n: MeanUpdate(ids, values / divisor) for n, (ids, values) in released.rows.items()}
         means |= {n: MeanUpdate(None, value / divisor) for n, value in released.dense.items()}
-        self._changed = apply_step(state.parameters, means, state.optimizer, work.scenario.server)
+        self._delivery.changed = apply_step(state.parameters, means, state.optimizer, work.scenario.server)
         return float(np.sqrt(sum(float(np.sum(m.values**2)) for m in means.values()))) * work.scenario.server.lr
 
     def _public_facts(
-        self, machine: RoundMachine, number: int, step_norm: float, seconds: float, nodes: list[Node]
+        self, found: Collected, number: int, step_norm: float, seconds: float, nodes: list[Node]
     ) -> dict[str, Any]:
         """What may be published of a round: nothing that depends on clients' data except the noised step itself."""
         plan = self._work.plan
@@ -257,13 +242,13 @@ class FederatedRun:
             "enrolled_clients": sum(n.clients for n in nodes),
         }
         if plan.mode == "none":
-            norms = machine.norms
+            norms = found.norms
             facts["seconds"] = seconds  # how long clients take depends on their data
-            facts["replies"] = dict(machine.reasons)
+            facts["replies"] = dict(found.reasons)
             facts["update_norm_mean"] = float(np.mean(norms)) if norms else 0.0
             facts["update_norm_max"] = float(np.max(norms)) if norms else 0.0
-            if machine.losses:
-                facts["loss"] = float(np.mean(machine.losses))
+            if found.losses:
+                facts["loss"] = float(np.mean(found.losses))
             limit = self._work.scenario.privacy.l2_clip_norm
             if limit is not None and norms:
                 facts["fraction_over_l2_clip_norm"] = float(np.mean(np.array(norms) > limit))
@@ -275,7 +260,7 @@ def refuse_leaky_settings(work: Work) -> None:
     federation, server = work.scenario.federation, work.scenario.server
     if work.plan.mode == "none":
         return
-    if federation.sampling == "poisson" and federation.min_clients > 1:
+    if federation.sampling == "poisson" and federation.min_clients > 1 and work.plan.mode != "distributed":
         raise PrivacyConfigError(
             "min_clients with sampling = 'poisson' would reveal the size of a cohort that the guarantee keeps secret",
             remedy="Leave min_clients at 1, or use sampling = 'full'.",

@@ -35,6 +35,11 @@ def refuse_unfit_machine(work: Work, *, nodes: int | None) -> None:
         nodes: how many nodes the engine has; ``None`` where it is not known beforehand.
     """
     wanted = work.scenario.federation.min_nodes
+    if work.scenario.federation.roster:
+        raise ConfigError(
+            "federation.roster names the identities of real sites, and simulated clients have none",
+            remedy="Take federation.roster out; a coordinator with sites uses it.",
+        )
     if nodes is not None and wanted > nodes:
         raise ConfigError(
             f"federation.min_nodes = {wanted}, and this engine has {nodes}: the run would wait for ever",
@@ -108,6 +113,8 @@ def _refuse_unknown_tasks(work: Work) -> None:
 def _refuse_unaccountable(work: Work) -> None:
     """Noise so small that epsilon overflows, or so large that a float32 table cannot hold it."""
     plan = work.plan
+    if plan.secure is not None and not plan.secure.dimension:
+        return  # sized with the rows, and refused there if it has no account
     try:
         usable = plan.noise_stddev < MAX_NOISE_STDDEV and plan.epsilon("public") >= 0
     except OverflowError:

@@ -70,7 +70,7 @@ MUTANTS = (
         "units_stay_whole",
         replacing=instead_of(partitions, "_atoms", _atoms_by_file),
     ),
-    Mutant("rounds that no ledger is charged for", "ledger", replacing=instead_of(Session, "_charge", _no_charge)),
+    Mutant("rounds that no ledger is charged for", "ledger", replacing=instead_of(Session, "charge", _no_charge)),
     Mutant("one round reserved for all", "ledger", replacing=instead_of(Admission, "reservation", _one_round)),
     Mutant(
         "another event in the ledger than in the plan",

@@ -10,7 +10,8 @@ import pytest
 import client.session as session_module
 from client.ledger import Ledger
 from client.policy import Policy
-from client.session import Session, failure_reply
+from client.answers import failure_reply
+from client.session import Session
 from client.store import by_client, encode_clients
 from common import wire
 from common.config import Scenario, build_scenario

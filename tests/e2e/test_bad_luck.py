@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from client.session import failure_reply
+from client.answers import failure_reply
 from common import formats
 from common.errors import DataFormatError, PrivacyConfigError
 from common.work import refuse_large_delta

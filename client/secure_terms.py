@@ -1,0 +1,110 @@
+"""What a client checks of a round of secure aggregation before it gives a key: its own work, and its own policy."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from client.admission import Admission
+from client.policy import Policy
+from common.errors import ConfigError, PrivacyConfigError, SecAggError
+from common.secagg.client import advertise
+from common.secagg.client_state import ClientLimits, ClientState
+from common.secagg.keys import Identity
+from common.secagg.roster import Roster
+from common.secagg.terms import Terms
+from common.secure_terms import config_digest, neighbourhood, phases_of, secure_sum, specs_digest
+from common.work import Work
+
+
+@dataclass(frozen=True)
+class Party:
+    """Who a client is to the others.
+
+    Attributes:
+        name: in the roster; without one, the name that the coordinator gave it.
+        identity: its key.
+        roster: verified, signed by the organiser whose key is pinned; ``None``: nobody vouches for anybody.
+    """
+
+    name: str
+    identity: Identity
+    roster: Roster | None = None
+
+    @classmethod
+    def for_a_round(cls, name: str) -> Self:
+        """A name with a key that is used for one round and for nothing else."""
+        return cls(name, Identity.fresh(os.urandom))
+
+
+def party_from(raw: Any, name: str, base: Path) -> Party:
+    """Who a site is, from ``[secure_aggregation]`` of its site file: ``identity``, ``roster``, ``organiser``.
+
+    Args:
+        raw: ``identity`` and ``roster`` are files (relative to ``base``), ``organiser`` the public key that must have
+            signed the roster, in hexadecimal: it is pinned here, and a roster by anybody else is refused.
+        name: of the site, in the roster.
+
+    Raises:
+        ConfigError: a field is missing, or a file cannot be read.
+        SecAggError: the roster is not what the organiser signed, or has another key for this site.
+    """
+    fields = ("identity", "roster", "organiser")
+    if not isinstance(raw, dict) or set(raw) != set(fields) or not all(isinstance(raw[f], str) for f in fields):
+        raise ConfigError(f"[secure_aggregation] of a site file has exactly the texts {', '.join(fields)}")
+    try:
+        private, data = (base / raw["identity"]).read_bytes(), (base / raw["roster"]).read_bytes()
+        organiser = bytes.fromhex(raw["organiser"])
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"[secure_aggregation] of a site file cannot be used ({type(error).__name__})") from None
+    identity = Identity.from_pem(private)
+    roster = Roster.from_bytes(data, pinned_organiser=organiser)
+    if roster.key_of(name) != identity.public:
+        raise SecAggError("foreign_identity", f"the roster has another key for {name!r} than the site's identity")
+    return Party(name, identity, roster)
+
+
+def advert_for(
+    admitted: Admission, policy: Policy, party: Party, *, terms_bytes: bytes
+) -> tuple[Terms, ClientState, bytes]:
+    """Terms, first state and advert for a round that this client's work and policy allow.
+
+    Raises:
+        SecAggError: other terms than this client derives from the run itself, or weaker ones than its policy.
+    """
+    terms, work = Terms.from_bytes(terms_bytes), admitted.work
+    secure = secure_sum(work)
+    expected = (admitted.run, phases_of(work), secure.survivors, secure.survivors, secure.roster)
+    given = (terms.run, terms.phases, terms.least_cohort, terms.least_survivors, terms.signed)
+    if given != expected or not 1 <= terms.round <= work.plan.rounds:
+        raise SecAggError("other_terms", "the round's terms are not those of the run that this client admitted")
+    limits = ClientLimits(
+        least_cohort=policy.min_cohort,
+        least_survivors=policy.min_survivors,
+        roster_required=policy.roster_required,
+        config_hash=config_digest(work),
+        model_hash=specs_digest(work.specs),
+    )
+    state, message = advertise(
+        terms_bytes, party.name, identity=party.identity, limits=limits, roster=party.roster, entropy=os.urandom
+    )
+    return terms, state, message
+
+
+def refuse_other_graph(work: Work, state: ClientState) -> None:
+    """Erase ``state`` and raise unless its neighbours are as many as this client derives for its cohort.
+
+    Raises:
+        SecAggError: ``weak_terms``.
+    """
+    size = state.known_place.size
+    try:
+        wanted, _ = neighbourhood(secure_sum(work), size)
+    except PrivacyConfigError as error:
+        state.abort()
+        raise SecAggError("weak_terms", error.message) from None
+    if len(state.known_place.neighbours) < wanted:
+        state.abort()
+        raise SecAggError("weak_terms", "the cohort's graph has fewer neighbours than the plan's thresholds need")

@@ -1,0 +1,99 @@
+"""Terms of a round of secure aggregation, which coordinator and clients derive alike from the run's public work."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.errors import PrivacyConfigError
+from common.privacy.distributed import vector_length
+from common.privacy.grid import SecureSum
+from common.secagg.graph import degree
+from common.secagg.terms import PhaseTerms, Terms
+from common.update import Parameters, ParameterSpec
+from common.work import Work
+
+VALUES = "values"  # the one phase of a round over all rows
+
+
+def round_terms(work: Work, run: str, *, number: int, attempt: int, cohort: int) -> Terms:
+    """Terms of round ``number`` for a cohort of this size.
+
+    The model itself is no part of them, so that adverts can be made before it is known: its digest is bound into the
+    masks (``model_digest``).
+
+    Raises:
+        PrivacyConfigError: another mode, or a threshold that no graph among so many clients serves.
+    """
+    secure = secure_sum(work)
+    neighbours, threshold = neighbourhood(secure, cohort)
+    return Terms(
+        run=run,
+        round=number,
+        attempt=attempt,
+        phases=phases_of(work),
+        least_cohort=secure.survivors,
+        least_survivors=secure.survivors,
+        degree=neighbours,
+        neighbour_threshold=threshold,
+        config_hash=config_digest(work),
+        model_hash=specs_digest(work.specs),
+        signed=secure.roster,
+    )
+
+
+def phases_of(work: Work) -> tuple[PhaseTerms, ...]:
+    """The vectors of a round: one of all numbers of an update."""
+    return (PhaseTerms(VALUES, secure_sum(work).bits, vector_length(work.plan, work.update_specs)),)
+
+
+def secure_sum(work: Work) -> SecureSum:
+    """The plan's secure sum. Raises ``PrivacyConfigError`` in every other mode."""
+    if work.plan.secure is None:
+        raise PrivacyConfigError(f"mode {work.plan.mode!r} has no secure aggregation")
+    return work.plan.secure
+
+
+def neighbourhood(secure: SecureSum, cohort: int) -> tuple[int, int]:
+    """Neighbours of each client and how many of them open its secrets, for c colluders and T survivors of ``cohort``.
+
+    Raises:
+        PrivacyConfigError: T is so far below the cohort that the dropouts it allows could open secrets themselves.
+    """
+    dropping = max(0.0, 1 - secure.survivors / cohort)
+    if not secure.survivors <= cohort <= secure.max_clients:
+        raise PrivacyConfigError(
+            f"{cohort} clients are asked, and the plan is for {secure.survivors} to {secure.max_clients}",
+            remedy="Set federation.min_clients and max_clients around the number of clients that take part.",
+        )
+    most = (1 / 3 if secure.roster else 1 / 2) - secure.colluders / cohort
+    if dropping >= most:
+        raise PrivacyConfigError(
+            f"min_clients = {secure.survivors} of {cohort} lets {dropping:.0%} of the clients drop out; with "
+            f"{secure.colluders} colluders fewer than {max(most, 0):.0%} may, or they could open each other's secrets",
+            remedy="Raise federation.min_clients to seven tenths of the clients or more, or lower colluders.",
+        )
+    return degree(cohort, colluding=secure.colluders / cohort, dropping=dropping, signed=secure.roster)
+
+
+def config_digest(work: Work) -> bytes:
+    """SHA-256 over scenario, plan and rows: clients of other settings refuse the round."""
+    rows = "" if work.domain is None else work.domain.digest
+    return hashlib.sha256(f"{work.scenario.digest} {work.plan.digest} {rows}".encode()).digest()
+
+
+def specs_digest(specs: Sequence[ParameterSpec]) -> bytes:
+    """SHA-256 over names and shapes of the model."""
+    return hashlib.sha256(repr([(s.name, s.shape) for s in specs]).encode()).digest()
+
+
+def model_digest(parameters: Parameters, specs: Sequence[ParameterSpec]) -> bytes:
+    """SHA-256 over every parameter: masks of clients that were sent different models do not cancel."""
+    found = hashlib.sha256()
+    for spec in specs:
+        value = np.ascontiguousarray(parameters[spec.name], dtype="<f4")
+        found.update(f"{spec.name} {value.shape} ".encode())
+        found.update(value.data if value.size else b"")
+    return found.digest()

@@ -1,0 +1,111 @@
+"""Talking to the nodes of one run: admission, and instructions with as much of the table as each node lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from common import wire
+from common.table import IntArray
+from common.work import Work
+from server.checkpoint import RunState
+from server.rounds import Exchange, Node, run_payload
+
+
+class Replies(Protocol):
+    """What takes the replies to one wave of messages: it is told what was asked, and what came back or did not."""
+
+    def ask(self, message_id: str, clients: IntArray) -> None: ...
+
+    def withdraw(self, message_id: str) -> None: ...
+
+    def accept(self, message_id: str, payload: wire.Payload) -> None: ...
+
+    def fail(self, message_id: str, reason: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """One message to one node: its clients, and what the message holds beside the table."""
+
+    node: Node
+    clients: IntArray
+    config: Mapping[str, Any]
+    arrays: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Tells the questions of a hop apart."""
+        return f"{self.node.node_id}/{self.clients[0] if len(self.clients) else 0}"
+
+
+class Delivery:
+    """The nodes of one run, and which version of the table each holds."""
+
+    def __init__(self, work: Work, exchange: Exchange, run: str) -> None:
+        self._work = work
+        self._exchange = exchange
+        self._run = run
+        self.changed: Mapping[str, IntArray] | None = None  # rows of each table that the last round changed
+
+    def prepare(self, node_ids: Sequence[int]) -> tuple[list[Node], list[str]]:
+        """Ask nodes to admit the run: (those that do, reasons of those that do not)."""
+        config = {"scenario": self._work.scenario.canonical_json(), "coordinator": self._run}
+        domain = wire.encode_domain(self._work.domain)
+        payload = run_payload(self._run, {**config, **domain.config}, domain.arrays)
+        nodes, refusals = [], []
+        for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in node_ids]):
+            if isinstance(reply, str):
+                refusals.append(reply)
+            elif reply.config.get("status") == "ready":
+                name = str(reply.config.get("name", ""))
+                nodes.append(Node(node_ids[index], max(0, reply.integer("clients")), name=name))
+            else:
+                refusals.append(f"{reply.config.get('code')}: {reply.config.get('reason')}")
+        return sorted(nodes, key=lambda n: n.node_id), refusals
+
+    def ask(self, kind: str, questions: Sequence[Question], replies: Replies, *, table: RunState | None = None) -> None:
+        """Send one wave; a node that lost its table or its run is told again, once.
+
+        Args:
+            table: the state whose table the nodes need for the answer; ``None`` where they need none.
+        """
+        again: list[Question] = []
+        for last in (False, True):
+            payloads = [(q.node.node_id, self._payload(q, table)) for q in questions]
+            for question in questions:
+                replies.ask(f"{last}/{question.key}", question.clients)
+            for index, reply in self._exchange.send(kind, payloads):
+                node, key = questions[index].node, f"{last}/{questions[index].key}"
+                if isinstance(reply, str):
+                    replies.fail(key, reply)
+                elif reply.config.get("status") in ("need_full", "unprepared") and not last:
+                    replies.withdraw(key)
+                    again.append(questions[index])
+                else:
+                    if table is not None:
+                        node.version = int(reply.config.get("version", -1))
+                    replies.accept(key, reply)
+            if not again:
+                return
+            for question in again:
+                question.node.version = -1
+            self.prepare([question.node.node_id for question in again])
+            questions, again = again, []
+
+    def _payload(self, question: Question, table: RunState | None) -> wire.Payload:
+        config, arrays = dict(question.config), {**question.arrays, "clients": question.clients}
+        if table is not None:
+            changed = self._rows_missing(question.node, table.round)
+            arrays |= wire.encode_parameters(table.parameters, changed)
+            config |= {"version": table.round, "base_version": -1 if changed is None else question.node.version}
+        return run_payload(self._run, config, arrays)
+
+    def _rows_missing(self, node: Node, current: int) -> Mapping[str, IntArray] | None:
+        """Rows of each table that ``node`` lacks; ``None`` where it needs everything."""
+        if node.version == current:
+            return {s.name: np.empty(0, np.int64) for s in self._work.specs if s.is_table}
+        return self.changed if node.version == current - 1 and current > 0 else None
