@@ -77,6 +77,20 @@ def test_the_ends_of_the_range_of_secrets(secret: bytes) -> None:
     assert combine({1: shares[0], 3: shares[2]}, 2) == secret
 
 
+@pytest.mark.parametrize("threshold", [2, 3, 5])
+@pytest.mark.parametrize("count", [5, 200])
+def test_the_polynomial_has_as_many_random_coefficients_as_it_must(threshold: int, count: int) -> None:
+    """One fewer, and one share fewer than the threshold would open the secret."""
+    places = list(range(1, count + 1))
+    shares = dict(zip(places, split(SECRET, places, threshold, stream(threshold)), strict=True))
+    random = shamir._uniform(threshold - 1, stream(threshold))
+    for x, share in shares.items():
+        powers = sum(c * x**power for power, c in enumerate(reversed(random), start=1))
+        assert int.from_bytes(share, "big") == (powers + int.from_bytes(SECRET, "big")) % PRIME
+    for chosen in itertools.combinations(places[:5], threshold - 1):
+        assert interpolated_at_zero(numbers({x: shares[x] for x in chosen})) != int.from_bytes(SECRET, "big")
+
+
 def test_exactly_the_threshold_is_used() -> None:
     places = [1, 2, 3, 4]
     shares = dict(zip(places, split(SECRET, places, 2, stream(0)), strict=True))
