@@ -145,3 +145,16 @@ def test_the_researcher_s_scenario_has_a_plan() -> None:
     del raw["privacy"]["epsilon"]  # calibration takes seconds and is tested elsewhere
     work = work_for(build_scenario(raw), RowDomain(("a", "b")))
     assert work.plan.amplified and work.plan.unit_is_client
+
+
+CITED = re.compile(r"`((?:tests/\S+/)?test_\w+\.py)(?:::(\w+))?`")
+
+
+def test_every_test_that_the_protocol_cites_exists() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    cited = CITED.findall(text)
+    assert len(cited) > 20
+    for name, function in cited:
+        path = ROOT / (name if name.startswith("tests/") else f"tests/common/secagg/{name}")
+        assert path.is_file(), name
+        assert not function or f"def {function}(" in path.read_text(encoding="utf-8"), f"{name}::{function}"
