@@ -27,7 +27,8 @@ class ClientLimits:
         least_survivors: fewest vectors in a sum that it helps to open; its share of the noise is sized for these.
         roster_required: refuse rounds whose identities nobody vouches for.
         most_length: longest vector.
-        least_degree: fewest neighbours in cohorts above 32 (smaller ones are complete); see ``graph.degree``.
+        least_degree: fewest neighbours in cohorts above 32 (smaller ones are complete). The default only rules out
+            what is never enough; ``graph.degree`` says what a cohort, its colluders and its dropouts need.
         config_hash, model_hash: where given, the terms must name them.
     """
 
@@ -35,7 +36,7 @@ class ClientLimits:
     least_survivors: int
     roster_required: bool = False
     most_length: int = MOST_LENGTH
-    least_degree: int = 0
+    least_degree: int = 14
     config_hash: bytes | None = None
     model_hash: bytes | None = None
 

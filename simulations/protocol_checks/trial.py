@@ -72,7 +72,7 @@ class Trial:
 
     def __init__(self, clients: int = 5, *, seed: str | int = 0, terms: Terms | None = None) -> None:
         self.terms = terms if terms is not None else trial_terms(clients)
-        self.limits = ClientLimits(self.terms.least_cohort, self.terms.least_survivors)
+        self.limits = ClientLimits(self.terms.least_cohort, self.terms.least_survivors, least_degree=0)
         self.entropy = repeatable_entropy(seed)
         self.names = [f"client-{i:03d}" for i in range(clients)]
         self.identities = {name: Identity.fresh(self.entropy) for name in self.names}

@@ -105,7 +105,7 @@ def test_each_of_five_clients_drops_in_each_hop(hop: str) -> None:
 
 
 def test_two_of_eight_clients_drop_anywhere() -> None:
-    for (first, second), hops in itertools.product([(0, 7), (3, 5)], itertools.product(HOPS_OF_ONE_PHASE, repeat=2)):
+    for (first, second), hops in itertools.product([(2, 5)], itertools.product(HOPS_OF_ONE_PHASE, repeat=2)):
         drops: dict[str, set[str]] = {}
         for client, hop in zip((first, second), hops, strict=True):
             drops.setdefault(hop, set()).add(f"client-00{client}")
