@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from client.training import FAILURES, UNITS_PER_CHUNK, Randomness, isolated_updates
+from client.training import FAILURES, Randomness, isolated_updates, unit_contributions
 from common.errors import PrivacyConfigError
 from common.families import LocalTraining
 from common.privacy.distributed import Masked, client_vector, client_vectors, sum_of_units, vector_length
 from common.privacy.rotation import rotation_seed
 from common.table import IntArray
 from common.units import Units
-from common.update import Parameters, UpdateBatch
+from common.update import Parameters
 from common.work import Work
 
 LOGGER = logging.getLogger("fedembed.client")
@@ -64,7 +64,7 @@ def _of_units(
     for units, own in zip(clients, randomness, strict=True):
         source = own.required_noise
         try:
-            integers: IntArray = sum_of_units(plan, specs, _contributions(work, parameters, units), source)
+            integers: IntArray = sum_of_units(plan, specs, unit_contributions(work, parameters, units), source)
         except FAILURES as error:
             integers = np.zeros(vector_length(plan, specs), dtype=np.int64)
             failed += 1
@@ -72,9 +72,3 @@ def _of_units(
             if failed == len(clients) > 1:
                 raise
         yield client_vector(plan, specs, integers, source)
-
-
-def _contributions(work: Work, parameters: Parameters, units: Units) -> Iterator[UpdateBatch]:
-    for start in range(0, units.count, UNITS_PER_CHUNK):
-        part = units.slice(start, min(start + UNITS_PER_CHUNK, units.count))
-        yield work.family.contributions(parameters, part, work.options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -179,18 +179,48 @@ def _additive(work: Work, parameters: Parameters, clients: Sequence[Units]) -> U
     """Per-unit contributions, each clipped by itself, summed per client (DESIGN: additive over units)."""
     owner = np.repeat(np.arange(len(clients)), [c.count for c in clients])
     units = joined(clients)
-    parts = []
-    for start in range(0, units.count, UNITS_PER_CHUNK):
-        stop = min(start + UNITS_PER_CHUNK, units.count)
-        batch = work.family.contributions(parameters, units.slice(start, stop), work.options)
+    parts, start = [], 0
+    for batch in unit_contributions(work, parameters, units):
+        stop = start + batch.count
         if work.plan.mode != "none":
             batch = clip(batch, work.plan.l2_clip_norm).batch
         parts.append(sum_groups(batch, owner[start:stop], len(clients), specs=work.update_specs))
+        start = stop
     if not parts:
         return _zero_update(work.update_specs, len(clients))
     whole = concatenated(parts)
     groups = np.tile(np.arange(len(clients)), len(parts))
     return sum_groups(whole, groups, len(clients), specs=work.update_specs)
+
+
+def unit_contributions(work: Work, parameters: Parameters, units: Units) -> Iterator[UpdateBatch]:
+    """Contributions of single units, in order, some at a time.
+
+    A unit whose data make the arithmetic fail contributes nothing, and nothing but itself is lost: were others lost
+    with it, one unit would change more than its own contribution. Where all of several fail, the program is at fault.
+    """
+    for start in range(0, units.count, UNITS_PER_CHUNK):
+        part = units.slice(start, min(start + UNITS_PER_CHUNK, units.count))
+        try:
+            yield work.family.contributions(parameters, part, work.options)
+        except FAILURES:
+            if work.plan.mode == "none" or part.count < 2:
+                raise
+            yield from _one_by_one(work, parameters, part)
+
+
+def _one_by_one(work: Work, parameters: Parameters, units: Units) -> Iterator[UpdateBatch]:
+    failed = 0
+    for k in range(units.count):
+        try:
+            batch = work.family.contributions(parameters, units.slice(k, k + 1), work.options)
+        except FAILURES as error:
+            failed += 1
+            if failed == units.count:
+                raise
+            LOGGER.warning("a unit's computation failed (%s) and contributes nothing", type(error).__name__)
+            batch = _zero_update(work.update_specs, 1)
+        yield batch
 
 
 def _zero_update(specs: Sequence[ParameterSpec], count: int) -> UpdateBatch:

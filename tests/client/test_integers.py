@@ -132,10 +132,11 @@ def test_a_client_whose_data_fail_sends_its_noise(unit: str, monkeypatch: pytest
 
     which = work("distributed", unit)
     data, original = clients(which), FAMILY.contributions
-    bad = data[1].columns["rows"]
+    mark = np.float32(0.6251)
+    data[1] = Units(data[1].offsets, {**data[1].columns, "weight": np.full_like(data[1].columns["weight"], mark)})
 
     def contributions(parameters, units, options):
-        if np.shares_memory(units.columns["rows"], bad) or len(units.columns["rows"]) > len(bad) * 2:
+        if mark in units.columns["weight"]:
             raise np.linalg.LinAlgError("Singular matrix")
         return original(parameters, units, options)
 

@@ -9,7 +9,7 @@ from client.training import Randomness, client_updates, local_training
 from common.config import build_scenario
 from common.privacy.rng import NoiseSource
 from common.table import RowDomain
-from common.units import Record, Units
+from common.units import Record, Units, joined
 from common.work import Work, work_for
 
 DOMAIN = RowDomain(("wa", "wb", "wc"))
@@ -64,3 +64,17 @@ def test_a_failure_of_all_is_a_fault_of_the_program(clients: list[Units], second
         updates(work("central"), [clients[1], clients[1]])
     with pytest.raises(np.linalg.LinAlgError):
         updates(work("none"), [clients[1]])
+
+
+def test_one_unit_that_fails_costs_its_client_nothing_else(clients: list[Units], second_fails: None) -> None:
+    """Else a unit more or less would change everything that its client contributes."""
+    bad, good = (
+        clients[1].take(np.array([0])),
+        Units(clients[0].offsets, {**clients[0].columns, "weight": clients[0].columns["weight"] * 3}),
+    )
+    with_bad, without = (
+        updates(work("central"), [joined([good, bad, good])]),
+        updates(work("central"), [joined([good, good])]),
+    )
+    np.testing.assert_array_equal(with_bad.rows["rows"].values, without.rows["rows"].values)
+    assert np.any(without.rows["rows"].values)
