@@ -39,7 +39,7 @@ def _sent(
 ) -> Iterable[NDArray[Any]]:
     plan, specs = setup.plan, setup.specs
     if plan.unit_is_client:
-        turn = rotation_seed(0, round_number)
+        turn = rotation_seed(setup.seed, round_number)
         return distributed.client_vectors(plan, specs, concatenated(list(clients)), sources, rotation_seed=turn)
     whole = [distributed.sum_of_units(plan, specs, [b], s) for b, s in zip(clients, sources, strict=True)]
     return [distributed.client_vector(plan, specs, i, s) for i, s in zip(whole, sources, strict=True)]
@@ -52,11 +52,13 @@ class SumSetup:
     Attributes:
         sent: what clients put into the sum of a round: one contribution each where the client is the unit, else the
             contributions of a client's units.
+        seed: the scenario's public one, which rotations follow.
     """
 
     plan: PrivacyPlan
     specs: tuple[ParameterSpec, ...]
     sent: Sent = _sent
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -83,7 +85,7 @@ class SumSetup:
         """The arrays that the coordinator finds in a sum."""
         bits = self.plan.grid.secure.bits
         masked = (total % 2**bits).astype(np.uint16 if bits == 16 else np.uint32)
-        turn = rotation_seed(0, round_number)
+        turn = rotation_seed(self.seed, round_number)
         return arrays(self.as_sum, distributed.released_from_sum(self.plan, self.specs, masked, rotation_seed=turn))
 
 
@@ -199,7 +201,7 @@ def secure_shares(setups: Sequence[SumSetup], seed: int = 0) -> list[Finding]:
         stddev = math.sqrt(grid.share_variance)
         one, other = (setup.centred(v) / stddev for v in setup.vectors(nothing, seed))
         later = setup.centred(setup.vectors(nothing, seed, 2)[0]) / stddev
-        public = NoiseSource.seeded_for_tests(rotation_seed(0, 1)).derive("share")
+        public = NoiseSource.seeded_for_tests(rotation_seed(setup.seed, 1)).derive("share")
         guessed = distributed._share(grid, public) / stddev
         pairs = {"two clients": (one, other), "two rounds": (one, later), "neighbouring numbers": (one[1:], one[:-1])}
         for name, (a, b) in (pairs | {"a share made from the public seed": (one, guessed)}).items():
