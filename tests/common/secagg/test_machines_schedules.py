@@ -16,7 +16,8 @@ from common.secagg.turns import Hop
 from simulations.protocol_checks.trial import TWO_PHASES, Trial, trial_terms
 
 S = b"S" * 32
-CLIENTS = st.integers(0, 4)
+COUNT = 6
+CLIENTS = st.integers(0, 1)  # whom something may happen to: the others are enough for a sum
 ACCEPT = {
     Hop.ADVERTS: "accept_advert",
     Hop.SHARES: "accept_shares",
@@ -27,11 +28,11 @@ ACCEPT = {
 
 
 class Schedules(RuleBasedStateMachine):
-    """One round of five clients and two phases; every rule is something that a network or a party may do."""
+    """One round of six clients and two phases; every rule is something that a network or a party may do."""
 
     @initialize(signed=st.booleans())
     def begin(self, signed: bool) -> None:
-        self.trial = Trial(5, terms=trial_terms(5, phases=TWO_PHASES, signed=signed))
+        self.trial = Trial(COUNT, terms=trial_terms(COUNT, phases=TWO_PHASES, signed=signed))
         self.states: dict[str, ClientState] = {}
         self.outbox: dict[str, list[Any]] = {}
         self.given: list[bytes] = []
@@ -65,13 +66,20 @@ class Schedules(RuleBasedStateMachine):
             except SecAggError:
                 assert not self.states[name].usable
 
-    @rule()
-    def everyone_goes_on(self) -> None:
-        """So that long rounds are reached: everybody answers, everything arrives, the hop closes."""
-        for index in range(5):
-            self.answers_the_coordinator(index)
-            self.arrives(index, 0)
-        self.closes()
+    @rule(hops=st.integers(1, 4), first=st.sampled_from([0, 2]))
+    def goes_on(self, hops: int, first: int) -> None:
+        """So that long rounds are reached: everybody answers, everything arrives, the hop closes; or all but two."""
+        for _ in range(hops):
+            for index in range(first, COUNT):
+                self.answers_the_coordinator(index)
+                self.arrives(index, 0)
+            self.close()
+
+    @rule(chance=st.integers(0, 20))
+    def closes_early(self, chance: int) -> None:
+        """Whoever has not answered has dropped out: all, perhaps."""
+        if chance == 7:
+            self.close()
 
     @rule(index=CLIENTS, back=st.integers(0, 2))
     def arrives(self, index: int, back: int) -> None:
@@ -111,8 +119,8 @@ class Schedules(RuleBasedStateMachine):
         if self.states[name].usable:
             self.states[name] = ClientState.from_bytes(self.states[name].to_bytes())
 
-    @rule()
-    def closes(self) -> None:
+    def close(self) -> None:
+        """The coordinator closes its hop; the sum, where there is one, is the obvious one."""
         trial, server = self.trial, self.trial.server
         try:
             if server.hop is Hop.ADVERTS:
