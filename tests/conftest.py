@@ -55,3 +55,10 @@ def _one_thread() -> None:
     """One thread also where torch was imported before this file was read."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and all that start Flower or Ray in the same one."""
+    for item in items:
+        engines = "e2e" in item.path.parts
+        item.add_marker(pytest.mark.xdist_group("engines" if engines else str(item.path)))
