@@ -154,6 +154,8 @@ MUTANTS = (
     _without("contains_me", "few_survivors", "confirms an outcome that lacks itself"),
     _without("enough", "few_survivors", "a sum of any number of vectors"),
     _without("enough_neighbours", "few_survivors", "survivors that are nobody's neighbours"),
+    _without("enough", "wrong_opening", "masks for a roll of any size"),
+    _without("enough_neighbours", "wrong_opening", "masks towards any number of neighbours"),
     _without("view_same", "wrong_survivors", "survivors of another view"),
     _without("within_roll", "wrong_survivors", "survivors that never shared"),
     _without("outcome_same", "wrong_confirmations", "confirmations of another outcome"),

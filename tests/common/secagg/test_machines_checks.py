@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import types
 
 import pytest
 
@@ -40,3 +41,30 @@ def test_every_check_of_the_client_has_a_mutant() -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "checks"
     ]
     assert set(called) == functions
+
+
+def call_sites() -> list[tuple[int, str]]:
+    """Line and name of every check that the client's functions make for its refusal alone."""
+    tree = ast.parse(inspect.getsource(client))
+    return [
+        (node.lineno, node.value.func.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Attribute)
+        and ast.unparse(node.value.func.value) == "checks"
+    ]
+
+
+@pytest.mark.parametrize(("line", "name"), call_sites())
+def test_no_call_of_a_check_can_be_left_out(line: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client without this one line, under the attacks that the check is there for."""
+    lines = inspect.getsource(client).splitlines()
+    text = lines[line - 1]
+    lines[line - 1] = text[: len(text) - len(text.lstrip())] + "pass"
+    without = types.ModuleType(client.__name__)
+    exec(compile("\n".join(lines), "client without a check", "exec"), vars(without))
+    for function in ("advertise", "share", "mask", "confirm", "reveal"):
+        monkeypatch.setattr(client, function, getattr(without, function))
+    killers = {m.killed_by for m in MUTANTS if m.replacing is not None and m.replacing.name == name}
+    assert any(failures(check.run(Bench(), 0)) for check in PROTOCOL if check.name in killers)
