@@ -14,7 +14,6 @@ from client.store import encode_clients, load_store, save_store
 from common.config import CORPUS, Scenario
 from common.errors import CheckpointError, ConfigError, DataError, RoundError
 from common.evaluation.score import Score
-from common.privacy.plan import OBSERVERS
 from common.release import load_release
 from common.table import HASHED, RowDomain
 from common.text import words
@@ -26,6 +25,7 @@ from server.progress import Reporter
 from server.run import Outcome
 from server.vocabulary import row_domain
 from simulations.checks import refuse_unfit, refuse_unfit_machine
+from simulations.cohort import ASSUMED_CLIENTS, cohort_is_open, with_cohort
 from simulations.holdout import hold_out_clients, hold_out_last
 from simulations.partition import partition
 from simulations.run_folder import exclusive
@@ -53,6 +53,7 @@ def run_simulation(scenario: Scenario, *, out: Path, engine: str, reporter: Repo
     """
     started = time.monotonic()
     with exclusive(out):
+        scenario = _with_known_cohort(scenario, out, reporter)
         release = out / "release"
         resumed = scenario.federation.rounds
         if not release.exists():
@@ -62,6 +63,15 @@ def run_simulation(scenario: Scenario, *, out: Path, engine: str, reporter: Repo
             raise CheckpointError(f"{out} holds the release of another scenario or seed")
         scores = [*loaded.evaluation, *_unpublished(out)]
         return SimulationResult(release, dict(loaded.certificate), scores, time.monotonic() - started, resumed)
+
+
+def _with_known_cohort(scenario: Scenario, out: Path, reporter: Reporter) -> Scenario:
+    """The scenario with the cohort of its secure sums, for which the clients are made first."""
+    if not cohort_is_open(scenario):
+        return scenario
+    _refuse_output_among_data(scenario, out)
+    store = prepared_clients(enrolled_work(with_cohort(scenario, ASSUMED_CLIENTS)), out, reporter)
+    return with_cohort(scenario, len(store))
 
 
 def _unpublished(out: Path) -> list[Score]:
@@ -227,39 +237,3 @@ def records(scenario: Scenario) -> Iterator[Record]:
     from client import readers
 
     return readers.read(scenario.data)
-
-
-def describe(scenario: Scenario) -> dict[str, Any]:
-    """What a run will cost; nothing is run and no client data are read."""
-    work = enrolled_work(scenario)
-    plan, federation = work.plan, scenario.federation
-    values = sum(_size(s.shape) for s in work.specs)
-    update_values = sum(_size(s.shape) for s in work.update_specs)
-    rounds = federation.rounds
-    return {
-        "family": scenario.task.family,
-        "mode": plan.mode,
-        "unit": plan.unit,
-        "adjacency": plan.adjacency,
-        "delta": plan.delta,
-        "rounds": rounds,
-        "sampling": federation.sampling,
-        "rate": federation.rate,
-        "rows": 0 if work.domain is None else len(work.domain),
-        "l2_clip_norm": plan.l2_clip_norm,
-        "noise_multiplier": plan.noise_multiplier,
-        "noise_stddev": plan.noise_stddev,
-        "epsilon": {observer: plan.epsilon(observer, rounds) for observer in OBSERVERS},
-        "epsilon_per_round": [
-            {observer: plan.epsilon(observer, r) for observer in OBSERVERS} for r in range(1, min(rounds, 20) + 1)
-        ],
-        "download_bytes_per_round": 4 * values,
-        "upload_bytes_per_client_at_most": 4 * update_values,
-    }
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

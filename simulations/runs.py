@@ -88,12 +88,14 @@ def simulate(
 
 
 def plan(scenario: str | Path | Scenario | None = None, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What a run will cost: noise, epsilon per observer and round, bytes, clients and rows; nothing is run.
+    """What a run will cost: noise, rows, epsilon per observer and round, bytes, time.
+
+    No data are read. The time is an estimate: a moment of the same work on made-up records, on this machine.
 
     Raises:
         FedembedError: the scenario is refused; the subclass tells why.
     """
-    from simulations.federation import describe
+    from simulations.cost import describe
 
     return describe(_resolved(scenario, overrides))
 

@@ -9,7 +9,7 @@ from simulations.commands.output import bytes_shown, epsilon_shown, shown, table
 
 
 def lines(described: Mapping[str, Any]) -> list[str]:
-    """Lines of text for what ``simulations.federation.describe`` returned: single values, then each nested part."""
+    """Lines of text for what ``simulations.cost.describe`` returned: single values, then each nested part."""
     page = _pairs({name: value for name, value in described.items() if not _nested(value)})
     for name, part in described.items():
         if _nested(part):

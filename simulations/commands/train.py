@@ -80,7 +80,9 @@ def plan(
     seed: SeedOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Show what a run will cost: noise, epsilon for each observer and round, bytes. Nothing is run.
+    """Show what a run will cost: noise, epsilon for each observer and round, rows, bytes, time.
+
+    No data are read. Time is an estimate: a moment of the same work on made-up records, on this machine.
 
     SCENARIO is a TOML file or a name from `fedembed list scenarios`; without it, the embedded default.
 
