@@ -15,6 +15,7 @@ from common.config import Scenario
 from common.evaluation.conformance import (
     CLAIMS,
     COORDINATOR,
+    ENGINE_ROWS,
     EXAMPLE_MODE,
     Bench,
     Check,
@@ -51,15 +52,18 @@ def conformance(scenario: Scenario) -> list[Finding]:
     work = enrolled_work(scenario)
     if work.plan.mode == "none":
         return []
-    found = [finding for check in checks_of(work.plan) for finding in check.run(bench_for(work), 0)]
+    found = [finding for check in checks_of(work) for finding in check.run(bench_for(work), 0)]
     return sorted([*found, *ledger_findings(work)], key=lambda finding: finding.test)
 
 
-def checks_of(plan: PrivacyPlan) -> list[Check]:
-    """The checks that say something about a plan."""
+def checks_of(work: Work) -> list[Check]:
+    """The checks that say something about a scenario; in example mode with tables, also those of their engine."""
+    plan = work.plan
     stated = [check for check in CLAIMS if check.name in _CLAIMED]
     if plan.mode == "example":
-        return [*EXAMPLE_MODE, *(c for c in COORDINATOR if c.name in ("secret_source", "tails")), *stated]
+        engine = ENGINE_ROWS[plan.rows] if any(spec.is_table for spec in work.specs) else ()
+        source = [check for check in COORDINATOR if check.name in ("secret_source", "tails")]
+        return [*EXAMPLE_MODE, *engine, *source, *stated]
     return [*(c for c in COORDINATOR if c.name != "poisson_draw" or plan.sampling == "poisson"), *stated]
 
 

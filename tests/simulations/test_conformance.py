@@ -10,11 +10,13 @@ import pytest
 
 from common.config import build_scenario
 from common.errors import ConformanceError
-from common.evaluation.conformance import failures
+from common.evaluation.conformance import Bench, failures
 from common.privacy.mechanisms.gaussian import Gaussian
+from common.work import work_for
 from simulations import cli
 from simulations.conformance import bench_for, checks_of, conformance, small_specs
 from simulations.federation import enrolled_work
+from simulations.mutants import all_mutants
 from simulations.trial_records import trial_records
 
 BASE = {
@@ -65,6 +67,27 @@ def test_what_a_scenario_configures_conforms(name: str) -> None:
     assert [f.test for f in found] == sorted(f.test for f in found)
 
 
+@pytest.mark.parametrize(
+    ("name", "seen_by"), [("example", ("table_noise", "table_reads")), ("example, selected rows", ("false_positives",))]
+)
+def test_example_mode_is_tried_with_the_engine_of_its_rows(name: str, seen_by: tuple[str, ...]) -> None:
+    """Every fault in how rows are guarded is noticed by the command, not by the test suite alone."""
+    checks = {check.name: check for check in checks_of(enrolled_work(CASES[name]))}
+    assert ("table_noise" in checks) != ("vote_sensitivity" in checks)
+    mutants = [mutant for mutant in all_mutants() if mutant.killed_by in seen_by]
+    assert len(mutants) > 1
+    for mutant in mutants:
+        with mutant.installed():
+            found = failures(checks[mutant.killed_by].run(Bench(), 0))
+        assert found and all(f.subject.startswith("table engine: ") for f in found), mutant.name
+
+
+def test_an_encoder_without_tables_is_not_tried_with_an_engine_of_tables() -> None:
+    changes = {"task": {"family": "image", "size": 16}, "data": {"reader": "images", "path": "p", "unit": "image"}}
+    work = work_for(scenario(WORDS, changes, {"data": {"classes": ["a", "b", "c", "d"]}}), None)
+    assert not any(check.name.startswith(("table_", "vote_")) for check in checks_of(work))
+
+
 def test_mode_none_has_nothing_to_conform_to() -> None:
     assert conformance(scenario({"privacy": {"mode": "none"}})) == []
 
@@ -76,7 +99,7 @@ def test_the_noise_is_that_of_the_client_s_and_coordinator_s_own_code(
     honest = Gaussian.add_noise
     monkeypatch.setattr(Gaussian, "add_noise", lambda self, p, stddev, source: honest(self, p, stddev * 2 / 3, source))
     work = enrolled_work(CASES[name])
-    found = {c.name for c in checks_of(work.plan) if failures(c.run(bench_for(work), 0))}
+    found = {c.name for c in checks_of(work) if failures(c.run(bench_for(work), 0))}
     assert "noise_scale" in found
 
 
@@ -84,7 +107,7 @@ def test_the_draw_and_the_divisor_are_those_of_the_coordinator(monkeypatch: pyte
     from simulations import conformance as module
 
     work = enrolled_work(CASES["central, sampled clients"])
-    everyone = {c.name: c for c in checks_of(work.plan)}
+    everyone = {c.name: c for c in checks_of(work)}
     monkeypatch.setattr(
         module, "drawn_clients", lambda work, nodes, source: {n.node_id: np.arange(n.clients) for n in nodes}
     )
@@ -99,7 +122,7 @@ def test_the_clip_is_that_of_the_client_s_own_code(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(training, "clip", lambda batch, bound: ClippedBatch(batch, 0, 0))
     for name in ("central, record units", "local, whole clients"):
         work = enrolled_work(CASES[name])
-        found = {c.name for c in checks_of(work.plan) if failures(c.run(bench_for(work), 0))}
+        found = {c.name for c in checks_of(work) if failures(c.run(bench_for(work), 0))}
         assert "sensitivity" in found, name
 
 

@@ -11,7 +11,16 @@ They need the source of noise seeded, so they test the code and the settings, no
 here sees: a predictable operating system's generator, floating-point attacks, a wrong choice of unit, side channels.
 """
 
-from common.evaluation.conformance.checks import CHECKS, CLAIMS, COORDINATOR, ENGINE, EXAMPLE_MODE, Bench, Check
+from common.evaluation.conformance.checks import (
+    CHECKS,
+    CLAIMS,
+    COORDINATOR,
+    ENGINE,
+    ENGINE_ROWS,
+    EXAMPLE_MODE,
+    Bench,
+    Check,
+)
 from common.evaluation.conformance.engine import EngineSubject
 from common.evaluation.conformance.example_mode import ExampleSetup
 from common.evaluation.conformance.findings import Finding, failures
@@ -22,6 +31,7 @@ __all__ = [
     "CLAIMS",
     "COORDINATOR",
     "ENGINE",
+    "ENGINE_ROWS",
     "EXAMPLE_MODE",
     "Bench",
     "Check",

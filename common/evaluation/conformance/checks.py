@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from common.evaluation.conformance import (
     claims,
@@ -105,4 +105,24 @@ ENGINE = (
     _of_engine(engine_selection.engine_account, "T5", random=False),
     _of_engine(engine_selection.one_event, "T5", random=False),
 )
+
+
+def _beside(check: Check) -> Check:
+    """The same check, its findings marked as the table engine's: they stand beside those of a family."""
+
+    def run(bench: Bench, seed: int) -> list[Finding]:
+        return [replace(found, subject=f"table engine: {found.subject}") for found in check.run(bench, seed)]
+
+    return replace(check, run=run)
+
+
+def _engine_checks(*names: str) -> tuple[Check, ...]:
+    return tuple(_beside(check) for check in ENGINE if check.name in names)
+
+
+# What is shared between example mode and the table engine, by the rows of a plan: clip, sums, and the rows' guard.
+ENGINE_ROWS: dict[str, tuple[Check, ...]] = {
+    "dense": _engine_checks("table_sensitivity", "table_cardinality", "table_noise", "table_reads", "table_whiteness"),
+    "selected": _engine_checks("vote_sensitivity", "false_positives", "dropped_rows", "one_event"),
+}
 CHECKS: dict[str, Check] = {c.name: c for c in (*COORDINATOR, *CLAIMS, *EXAMPLE_MODE, *ENGINE)}
