@@ -23,13 +23,14 @@ HELD_OUT_ONE_IN = 6
 def hold_out_last(
     clients: Mapping[str, Sequence[Record]], domain: RowDomain | None, path: Path
 ) -> dict[str, list[Record]]:
-    """Remove the last interaction of every user that has at least two with known items; write the split to ``path``.
+    """Remove the last item of every user that has at least two known ones; write the split to ``path``.
 
-    Ties in time go to the later record. The file has ``offsets`` (users + 1), ``items`` (training rows), ``held_out``
-    (one row a user) and ``rows`` (V).
+    Ties in time go to the later record. Earlier interactions of the user with the item that is held out go too, so
+    that training does not know it; a user with one known item, however often, keeps all. The file has ``offsets``
+    (users + 1), ``items`` (training rows), ``held_out`` (one row a user) and ``rows`` (V).
 
     Raises:
-        DataError: the records are not interactions, or nobody has two.
+        DataError: the records are not interactions, or nobody has two known items.
     """
     if domain is None:
         raise DataError("data.holdout = 'last' needs interactions with items")
@@ -40,18 +41,19 @@ def hold_out_last(
         kept[client] = []
         for own in _by_user(records).values():
             known = [r for r in own if r.value.item in domain.row_of]
-            last = max(range(len(known)), key=lambda i: (known[i].value.timestamp, i), default=0)
-            if len(known) < 2:
+            rows = [domain.row_of[r.value.item] for r in known]
+            if len(set(rows)) < 2:
                 kept[client].extend(own)
                 continue
-            remaining = known[:last] + known[last + 1 :]
-            held_item = known[last].value.item
-            rest = [r for r in remaining if r.value.item != held_item]
-            kept[client].extend(rest)
-            train.append(sorted({domain.row_of[r.value.item] for r in rest}))
-            held.append(domain.row_of[held_item])
+            last = rows[max(range(len(known)), key=lambda i: (known[i].value.timestamp, i))]
+            kept[client].extend(r for r, row in zip(known, rows, strict=True) if row != last)
+            train.append(sorted(set(rows) - {last}))
+            held.append(last)
     if not held:
-        raise DataError("no user has two interactions with known items, so none can be held out")
+        raise DataError(
+            "no user has interactions with two items of the vocabulary, so none can be held out",
+            remedy="Set data.holdout = 'none', or bring users with two items or more.",
+        )
     _write(path, train, held, len(domain))
     return kept
 

@@ -29,7 +29,8 @@ BAD_DATA: list[tuple[str, bytes, tuple[str, ...], int, str]] = [
     ("bad.csv", b"user,item\n1,-7.0\n", INTERACTIONS, 5, "negative"),
     ("bad.csv", b"user,user,item\n1,2,wb\n", INTERACTIONS, 5, "duplicate"),
     ("bad.csv", b"user,item\n", INTERACTIONS, 5, "no records"),
-    ("bad.csv", b"user,item\n1,wb\n", (*INTERACTIONS, "data.holdout=last"), 5, "two interactions"),
+    ("bad.csv", b"user,item\n1,wb\n", (*INTERACTIONS, "data.holdout=last"), 5, "two items"),
+    ("bad.csv", b"user,item\n1,wb\n1,wb\n", (*INTERACTIONS, "data.holdout=last"), 5, "two items"),
 ]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.errors import DataError
-from common.table import RowDomain
+from common.table import HASHED, HashedRows, RowDomain
 from common.units import Interaction, Record
 from simulations.holdout import hold_out_clients, hold_out_last
 
@@ -37,9 +37,30 @@ def test_users_without_two_known_items_keep_everything(tmp_path):
     assert [r.value.item for r in kept["u0"]] == ["a", "x"]
 
 
-def test_nothing_to_hold_out_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="two interactions"):
-        hold_out_last(interactions("a", "b"), DOMAIN, tmp_path / "h.npz")
+def test_one_item_again_and_again_is_not_held_out(tmp_path):
+    """Nothing of such a user would be left to train on, and a rank of it would be that of nobody."""
+    kept = hold_out_last(interactions("aaa", "axa", "ab"), DOMAIN, tmp_path / "h.npz")
+    assert [[r.value.item for r in records] for records in kept.values()] == [["a"] * 3, ["a", "x", "a"], ["a"]]
+    with np.load(tmp_path / "h.npz") as split:
+        assert split["held_out"].tolist() == [1] and np.diff(split["offsets"]).min() == 1
+
+
+def test_what_shares_the_held_out_row_goes_too(tmp_path):
+    """In a hashed domain two items may be one row: training on the other would know the answer."""
+    one_row = HashedRows(("0", "1"))
+    names = [f"item{k}" for k in range(20)]
+    held, other = next((a, b) for a in names for b in names if a != b and one_row[a] == one_row[b])
+    third = next(name for name in names if one_row[name] != one_row[held])
+    domain = RowDomain(("0", "1"), source=HASHED)
+    kept = hold_out_last(interactions([other, third, held]), domain, tmp_path / "h.npz")
+    assert [r.value.item for r in kept["u0"]] == [third]
+
+
+@pytest.mark.parametrize("users", [("a", "b"), ("aa", "bb"), ("", "x"), ("xy",)])
+def test_nothing_to_hold_out_is_an_error(users, tmp_path):
+    with pytest.raises(DataError, match="two items") as refused:
+        hold_out_last(interactions(*users), DOMAIN, tmp_path / "h.npz")
+    assert "data.holdout = 'none'" in refused.value.hint
     assert not list(tmp_path.iterdir())
 
 
