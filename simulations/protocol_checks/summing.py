@@ -68,7 +68,8 @@ def confirming(trial: Trial, names: Iterable[str], *, view: bytes | None = None)
 def few_survivors() -> list[Finding]:
     """A sum of fewer than agreed; one of many, but few of them neighbours; one without the client."""
     trial = Trial(6, terms=trial_terms(6, least_survivors=5, least_cohort=5)).advertise().share().mask()
-    crowd = large().share().mask()
+    crowd = large().share()
+    crowd.states[FIRST], _ = crowd.masked(crowd.states[FIRST], crowd.inbox[FIRST])
     near = {advert.client for _, advert in crowd.states[FIRST].known_place.neighbours[:2]}
     rest = [name for name in crowd.names if name not in near]
     return [
