@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from common.secagg.adverts import Advert, Adverts
 from common.secagg.graph import Graph
-from common.secagg.keys import AgreementKey, check_identity_public
-from common.secagg.messages import context, digest
+from common.secagg.keys import check_agreement_public, check_identity_public
+from common.secagg.messages import digest
 from common.secagg.terms import Terms
-
-_ANY_KEY = AgreementKey(bytes(range(32)))  # not a secret: it shows whether an agreement is possible at all
 
 
 class Cohort:
@@ -55,5 +53,5 @@ def check_advert(advert: Advert) -> tuple[bytes, ...]:
     """
     check_identity_public(advert.signing)
     for key in (advert.sealing, *advert.masking):
-        _ANY_KEY.agree(key, context("check"))
+        check_agreement_public(key)
     return advert.identity, advert.signing, advert.sealing, *advert.masking

@@ -37,6 +37,13 @@ _LOW_BITS = 2**255 - 1
 # As a public key such a point verifies a signature on any message, so nobody may register one.
 _ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303402022
 _SMALL_ORDER = frozenset({0, 1, _FIELD_PRIME - 1, _ORDER_8, _FIELD_PRIME - _ORDER_8})
+# The u-coordinates of the points of small order on curve25519 and its twist: for these, and for no other canonical
+# coordinate, every X25519 shared secret is zero (the order-8 pair is (1 + y) / (1 - y) of the two above).
+_U_OF_ORDER_8 = (
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+)
+_SMALL_ORDER_COORDINATES = frozenset({0, 1, _FIELD_PRIME - 1, *_U_OF_ORDER_8})
 
 
 def drawn(entropy: Entropy, size: int) -> bytes:
@@ -68,17 +75,26 @@ def agreement_public(private: bytes) -> bytes:
 
 
 def check_agreement_public(public: bytes) -> None:
-    """Refuse an X25519 public key that is not the canonical encoding of a coordinate.
-
-    RFC 7748 reads several byte strings as one point; accepting one of them only keeps "this is the advertised key" a
-    comparison of bytes. Points of small order are refused by ``agree``.
+    """Refuse an X25519 public key with which no agreement is possible, without trying one.
 
     Raises:
-        SecAggError: ``bad_key``.
+        SecAggError: ``bad_key``: another length, not the canonical encoding of a coordinate, or a point of small order.
+    """
+    if _coordinate(public) in _SMALL_ORDER_COORDINATES:
+        raise SecAggError("bad_key", "a public key is a point of small order")
+
+
+def _coordinate(public: bytes) -> int:
+    """The coordinate of a public key in canonical form.
+
+    RFC 7748 reads several byte strings as one point; accepting one of them only keeps "this is the advertised key" a
+    comparison of bytes.
     """
     _expect(public, KEY_BYTES, "bad_key")
-    if int.from_bytes(public, "little") >= _FIELD_PRIME:
+    coordinate = int.from_bytes(public, "little")
+    if coordinate >= _FIELD_PRIME:
         raise SecAggError("bad_key", "a public key is not in canonical form")
+    return coordinate
 
 
 def agree(private: bytes, public: bytes, info: bytes) -> bytes:
@@ -109,7 +125,7 @@ class AgreementKey:
             SecAggError: ``bad_key``: a public key of another length, in a non-canonical encoding, or of small order:
                 its shared secret would be zero and known to everybody (RFC 7748, section 6.1).
         """
-        check_agreement_public(public)
+        _coordinate(public)
         try:
             shared = self._key.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError:  # how the library reports an all-zero shared secret

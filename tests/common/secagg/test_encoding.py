@@ -68,6 +68,15 @@ def test_every_cut_and_every_addition_is_refused() -> None:
         unpack(b"\xff\xff\xff\xffabc", 1)
 
 
+def test_a_field_whose_length_has_no_encoding_is_refused() -> None:
+    class Endless(bytes):
+        def __len__(self) -> int:
+            return 2**32
+
+    with refused("too_long"):
+        pack(b"", Endless(b"x"))
+
+
 def test_lists_are_bounded_before_they_are_read() -> None:
     data = pack_list([b"a", b"b", b"c"])
     assert unpack_list(data, most=3) == [b"a", b"b", b"c"]

@@ -145,6 +145,14 @@ LOW_ORDER = [
 def test_public_keys_of_small_order_are_refused(u: int) -> None:
     with refused("bad_key"):
         agree(ALICE, u.to_bytes(32, "little"), b"")
+    with refused("bad_key"):
+        keys.check_agreement_public(u.to_bytes(32, "little"))
+
+
+def test_a_key_passes_the_check_where_the_library_agrees() -> None:
+    for public in (ALICE_PUBLIC, BOB_PUBLIC, (P - 2).to_bytes(32, "little"), (2).to_bytes(32, "little")):
+        keys.check_agreement_public(public)
+        assert agree(ALICE, public, b"")
 
 
 def test_each_point_has_one_accepted_encoding() -> None:
