@@ -10,8 +10,10 @@ import pytest
 
 from common.errors import SecAggError
 from common.secagg import client as machine
+from common.secagg.adverts import Advert
 from common.secagg.client_state import ClientState
 from common.secagg.encoding import pack, unpack
+from simulations.protocol_checks.joining import resigned
 from simulations.protocol_checks.trial import TWO_PHASES, Trial, trial_terms
 
 VICTIM = "client-002"
@@ -194,3 +196,14 @@ def test_the_vector_is_left_alone() -> None:
     before = trial.vectors[0][VICTIM].copy()
     trial.masked(trial.states[VICTIM], trial.inbox[VICTIM])
     assert (trial.vectors[0][VICTIM] == before).all()
+
+
+@pytest.mark.parametrize("kind", ["signing", "sealing", "masking"])
+def test_a_key_with_which_nothing_can_be_agreed_makes_a_dropout(kind: str) -> None:
+    """Signed as it should be: taken, it would make every neighbour give up."""
+    trial = Trial(5)
+    _, message = trial.begin(VICTIM)
+    advert, nothing = Advert.from_bytes(message, 1), bytes(32)
+    wrong = resigned(trial, advert, trial.identities[VICTIM], **{kind: (nothing,) if kind == "masking" else nothing})
+    assert not trial.server.accept_advert(VICTIM, wrong.to_bytes())
+    assert trial.server.dropped == {VICTIM: "bad_key"}
