@@ -63,6 +63,21 @@ def degree(
     return _complete(cohort - 1, colluders, dropped, signed=signed)
 
 
+def withstands(cohort: int, k: int, t: int, *, colluding: float, failure: float = 2**-40, signed: bool = False) -> bool:
+    """Whether ``k`` neighbours of which ``t`` open a secret keep colluders from it, by the rules of ``degree``.
+
+    What a client asks of a graph that it was given: that the round ends is the coordinator's concern.
+    """
+    colluders = _count(colluding, cohort)
+    if not _least(k, signed=signed) <= t <= k < cohort:
+        return False
+    if k == cohort - 1:
+        return min(colluders, k) <= _most_colluders(k, t, signed=signed)
+    odds = _Odds(cohort, colluders, 0)
+    held = odds.at_least(k, colluders)[_most_colluders(k, t, signed=signed) + 1]
+    return bool(cohort * held + odds.disconnected(k) <= failure)
+
+
 def _count(fraction: float, cohort: int) -> int:
     """Clients in a fraction, rounded up except for a float's last digits (0.1 of 30 is 3)."""
     return min(cohort - 1, math.ceil(fraction * cohort - 1e-9))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from common.secagg import graph
-from common.secagg.graph import Graph, degree, neighbours
+from common.secagg.graph import Graph, degree, neighbours, withstands
 
 from ._tools import refused, stream
 
@@ -316,3 +316,16 @@ def test_what_no_graph_can_stand_is_refused() -> None:
             degree(cohort, colluding=0.4, dropping=0.3, signed=True)
         with refused("no_threshold"):
             degree(cohort, colluding=0.9, dropping=0.3)
+
+
+@pytest.mark.parametrize(("cohort", "least", "colluders"), [(614, 553, 20), (1000, 700, 50), (100, 70, 5), (12, 9, 2)])
+def test_a_client_accepts_the_graph_of_a_plan_and_nothing_weaker(cohort: int, least: int, colluders: int) -> None:
+    k, t = degree(cohort, colluding=colluders / least, dropping=1 - least / cohort)
+    for left in (cohort, cohort - 1, (cohort + least) // 2, least):
+        near = min(k, left - 1)
+        assert withstands(left, near, -(-t * near // k), colluding=colluders / left)
+    assert not withstands(cohort, k, k // 2, colluding=colluders / cohort)  # half of the neighbours open both secrets
+    assert not withstands(cohort, k, k + 1, colluding=colluders / cohort)
+    assert not withstands(cohort, k, t, colluding=0.5)
+    if cohort > 32:
+        assert not withstands(cohort, 6, 4, colluding=colluders / cohort)
