@@ -28,7 +28,10 @@ def site_files(folder: Path, name: str, data_file: Path) -> Path:
     site = folder / f"site-{name}"
     (site / "state").mkdir(parents=True)
     (site / "site.toml").write_text(f'name = "{name}"\n\n[data]\nreader = "text"\npath = "{data_file}"\n')
-    (site / "policy.toml").write_text('max_epsilon = inf\nmax_delta = 1e-3\nmodes = ["local"]\ntest_mode = true\n')
+    (site / "policy.toml").write_text(
+        'max_epsilon = inf\nmax_delta = 1e-3\nmodes = ["local", "example"]\n'
+        'units = ["client", "record"]\ntest_mode = true\n'
+    )
     return site
 
 
