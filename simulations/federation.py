@@ -108,7 +108,9 @@ def _run(scenario: Scenario, out: Path, engine: str, reporter: Reporter) -> int:
 def _refuse_output_among_data(scenario: Scenario, out: Path) -> None:
     """The next run would read what this one wrote."""
     data = Path(scenario.data.path)
-    if scenario.data.reader != CORPUS and data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+    if scenario.data.reader == CORPUS or not scenario.data.path:  # the reader refuses an empty path
+        return
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
         raise ConfigError(
             f"the run's folder {out} lies inside data.path = {data}, and later runs would read it as data",
             remedy="Give the data a folder of their own, or name another place with --out.",

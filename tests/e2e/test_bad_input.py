@@ -106,6 +106,7 @@ BAD_SETTINGS: list[tuple[tuple[str, ...], int, str]] = [
     (("vocabulary.source=hashed", "vocabulary.buckets=1000000000"), 3, "buckets"),
     (("vocabulary.source=hashed", "vocabulary.buckets=99999", "task.dimension=4096"), 3, "of memory"),
     (("data.path=absent",), 5, "no such file"),
+    (("data.path=",), 5, "data.path is empty"),
     (("vocabulary.path=python-stdlb",), 5, "did you mean 'python-stdlib'?"),
 ]
 
