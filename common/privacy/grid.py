@@ -143,14 +143,12 @@ class Grid:
 
     def event(self) -> DpEvent:
         """One release: noise of exactly T - c shares; more of them are post-processing."""
-        from common.privacy.integer_events import DiscreteGaussianSumDpEvent, SkellamDpEvent
+        from common.privacy.integer_events import SkellamDpEvent, discrete_gaussian_shares
 
         l1, l2, shares = self.l1_sensitivity, self.l2_sensitivity, self.secure.honest
         if self.shape.mechanism == "skellam":
             return SkellamDpEvent(variance=2 * self.share * shares, l1_sensitivity=l1, l2_sensitivity=l2)
-        return DiscreteGaussianSumDpEvent(
-            sigma=self.share, shares=shares, dimension=self.length, l1_sensitivity=l1, l2_sensitivity=l2
-        )
+        return discrete_gaussian_shares(self.share, shares, dimension=self.length, l1_sensitivity=l1, l2_sensitivity=l2)
 
 
 def padded(dimension: int) -> int:

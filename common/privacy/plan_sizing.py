@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from common.errors import PrivacyConfigError
 from common.privacy import accounting
 from common.privacy.grid import BITS, Grid, SecureSum, Shape, grid_at, scales, too_coarse, too_fine
+from common.privacy.integer_events import SMOOTHING_VARIANCE
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -100,12 +101,25 @@ def _calibrated(plan: PrivacyPlan, dimension: int) -> _Multiplier:
     secure = dataclasses.replace(plan.secure, dimension=dimension, bits=BITS[-1]) if plan.secure else None
 
     @functools.cache
+    def gaussian() -> float:
+        from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
+
+        def run_event(sigma: float) -> DpEvent:
+            return SelfComposedDpEvent(GaussianDpEvent(sigma), plan.rounds)
+
+        return accounting.calibrate(run_event, epsilon=target, delta=plan.delta)
+
+    @functools.cache
     def multiplier(scale: float) -> float:
         if secure is None:
             return math.inf
         from dp_accounting import SelfComposedDpEvent
 
         fixed = secure
+        if plan.grid_shape.mechanism == "discrete_gaussian":
+            sigma = _of_dominating_gaussian(fixed, plan.grid_shape, scale, gaussian())
+            if sigma is not None:
+                return sigma
 
         def run_event(sigma: float) -> DpEvent:
             norm = scale * plan.l2_clip_norm
@@ -118,3 +132,19 @@ def _calibrated(plan: PrivacyPlan, dimension: int) -> _Multiplier:
             return math.inf
 
     return multiplier
+
+
+def _of_dominating_gaussian(secure: SecureSum, shape: Shape, scale: float, gaussian: float) -> float | None:
+    """The noise multiplier whose shares a Gaussian of multiplier ``gaussian`` dominates; ``None`` for narrow shares.
+
+    Calibrating at every scale would search for the same Gaussian again.
+    """
+    from dp_accounting import GaussianDpEvent
+
+    l2 = grid_at(secure, shape, 1.0, scale).l2_sensitivity
+    stddev = math.sqrt((gaussian * l2) ** 2 + SMOOTHING_VARIANCE) * (1 + 2.0**-40)
+    if stddev > _STDDEVS[1]:
+        return math.inf
+    sigma = stddev / (scale * shape.l2_clip_norm)
+    event = grid_at(secure, shape, sigma, scale).event()
+    return sigma if isinstance(event, GaussianDpEvent) and event.noise_multiplier >= gaussian else None

@@ -33,7 +33,11 @@ def test_a_claim_is_confirmed_from_its_own_content(unit: str, mechanism: str, ag
     for observer, value in recompute(claim).items():
         stated = claim["observers"][observer]["epsilon"]
         assert (stated is None and math.isinf(value)) or stated == value == made.epsilon(observer, 2)
-    assert claim["accountants"]["first"]["name"] == "RDP"
+    second = claim["observers"]["public"]["second_opinion"]
+    if mechanism == "skellam":
+        assert claim["accountants"]["first"]["name"] == "RDP" and second is None
+    else:
+        assert claim["accountants"]["first"]["name"] == "PLD" and second["accountant"] == "PRV"
 
 
 def test_everything_about_the_sum_is_stated() -> None:

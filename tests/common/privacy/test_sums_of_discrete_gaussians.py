@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from scipy import special
 
-from common.privacy.integer_events import ORDERS, DiscreteGaussianDpEvent, DiscreteGaussianSumDpEvent
+from common.errors import PrivacyConfigError
+from common.privacy.integer_events import (
+    ORDERS,
+    DiscreteGaussianDpEvent,
+    DiscreteGaussianSumDpEvent,
+    discrete_gaussian_shares,
+)
 
 
 def log_mass(sigma: float, shares: int) -> np.ndarray:
@@ -74,3 +80,50 @@ def test_tau_is_the_published_sum() -> None:
 
 def test_narrow_shares_have_no_bound() -> None:
     assert np.all(np.isinf(event(0.49, 4, 1).renyi()))
+
+
+def shares_event(sigma: float, shares: int, shift: float, **changes: float) -> object:
+    numbers = {"dimension": 1, "l1_sensitivity": shift, "l2_sensitivity": shift} | changes
+    return discrete_gaussian_shares(sigma, shares, **numbers)
+
+
+def excess(upper: np.ndarray, lower: np.ndarray, epsilon: float) -> float:
+    """Oracle: the smallest delta at ``epsilon``, summed term by term."""
+    gap = upper - lower - epsilon
+    keep = gap > 0
+    return float(np.sum(np.exp(upper[keep]) * -np.expm1(-gap[keep])))
+
+
+def gaussian_delta(multiplier: float, epsilon: float) -> float:
+    """Balle and Wang 2018, theorem 8."""
+    a, b = 1 / (2 * multiplier) - epsilon * multiplier, -1 / (2 * multiplier) - epsilon * multiplier
+    return float(special.ndtr(a) - math.exp(epsilon + special.log_ndtr(b)))
+
+
+@pytest.mark.parametrize(("shares", "shift"), [(1, 12), (2, 17), (3, 5), (3, 60)])
+def test_the_gaussian_dominates_the_exact_sum(shares: int, shift: int) -> None:
+    made = shares_event(12.0, shares, shift)
+    mass = log_mass(12.0, shares)
+    moved, still = mass[shift:], mass[:-shift]
+    for epsilon in (0.0, 0.1, 0.5, 1.0, 2.0, 4.0):
+        for pair in ((moved, still), (still, moved)):
+            assert excess(*pair, epsilon) <= gaussian_delta(made.noise_multiplier, epsilon) + 1e-15
+    assert excess(moved, still, 0.1) > gaussian_delta(1.5 * made.noise_multiplier, 0.1)
+
+
+def test_the_sum_is_pointwise_a_discrete_gaussian_of_the_summed_variance() -> None:
+    for sigma, shares in ((0.7, 3), (1.0, 4), (2.0, 3)):
+        mass = log_mass(sigma, shares)
+        x = np.arange(len(mass)) - len(mass) // 2
+        wanted = -(x**2) / (2 * shares * sigma**2)
+        wanted = wanted - special.logsumexp(wanted)
+        inside = np.abs(x) < 6 * sigma * math.sqrt(shares)  # where the oracle's cut tails do not show
+        most = 10 * shares * math.exp(-(math.pi**2) * sigma**2)
+        assert np.abs(mass - wanted)[inside].max() <= most + 1e-9
+
+
+def test_narrow_shares_and_little_noise_keep_the_bound_with_tau() -> None:
+    assert isinstance(shares_event(11.9, 4, 20.0), DiscreteGaussianSumDpEvent)
+    assert isinstance(shares_event(12.0, 1, 600.0), DiscreteGaussianSumDpEvent)
+    with pytest.raises(PrivacyConfigError):
+        shares_event(12.0, 4, 20.0, l1_sensitivity=1.0)
