@@ -10,7 +10,7 @@ from simulations.mutants import CHECKS, CORRECT, Mutant, all_mutants, correct, i
 from simulations.mutants.__main__ import main
 
 RANDOM = [name for name, check in CHECKS.items() if check.random]
-TRAINING = {check.name for check in (*ENGINE, *EXAMPLE_MODE)}  # a quarter of a second each
+TRAINING = {check.name for check in (*ENGINE, *EXAMPLE_MODE)} | {"secure_sensitivity"}  # a quarter of a second each
 
 
 @pytest.mark.parametrize("check", CHECKS)
