@@ -24,7 +24,7 @@ from common.secagg.client_state import ClientLimits, ClientState, Place, Secrets
 from common.secagg.derivations import pair_seed, sealing_key, self_commitment, self_seed, share_context
 from common.secagg.encoding import pack
 from common.secagg.graph import Graph
-from common.secagg.keys import AgreementKey, Entropy, Identity, agreement_keypair, drawn
+from common.secagg.keys import KEY_BYTES, AgreementKey, Entropy, Identity, agreement_keypair, drawn
 from common.secagg.masks import Masker, Words
 from common.secagg.messages import (
     SALT_BYTES,
@@ -35,6 +35,7 @@ from common.secagg.messages import (
     Survivors,
     digest,
     from_bitmap,
+    parts,
 )
 from common.secagg.packing import packed
 from common.secagg.roster import Roster
@@ -101,13 +102,13 @@ def share(state: ClientState, cohort_bytes: bytes, *, entropy: Entropy) -> tuple
         place = _place(adverts, state, digest("cohort", terms_digest, cohort_bytes))
         plain, commitments = _split_secrets(state, place, entropy)
         salt = drawn(entropy, SALT_BYTES)
-        private = AgreementKey(secrets["sealing"])
-        sealed = []
+        private, agreed, sealed = AgreementKey(secrets["sealing"]), [], []
         for (_, other), shares in zip(place.neighbours, plain, strict=True):
-            key = sealing_key(
-                private, other.sealing, cohort=place.cohort, sender=state.me, receiver=other.client, salt=salt
-            )
+            agreed.append(private.exchange(other.sealing))
+            key = sealing_key(agreed[-1], cohort=place.cohort, sender=state.me, receiver=other.client, salt=salt)
             sealed.append(seal(key, share_context(place.cohort, state.me, other.client), shares))
+        secrets.erase("sealing")
+        secrets.put("sealing", b"".join(agreed))  # what the neighbours' shares are opened with: no second agreement
         message = Shares(place.cohort, salt, commitments, tuple(sealed))
         return _next(state, Stage.SHARED, place=place, advert=b"", roster=None), message.to_bytes()
 
@@ -248,19 +249,19 @@ def _keep_shares(state: ClientState, opening: Opening, roll: frozenset[int]) -> 
     if not len(opening.salts) == len(opening.sealed) == present:
         raise SecAggError("malformed", "there is not one sealed message for each neighbour")
     mail = iter(zip(opening.salts, opening.sealed, strict=True))
-    private = AgreementKey(secrets["sealing"])
+    agreed = parts(secrets["sealing"], KEY_BYTES)
     rows = [
-        _opened(state, other, *next(mail), private) if position in roll else bytes(phases * _PAIR)
-        for position, other in place.neighbours
+        _opened(state, other, shared, *next(mail)) if position in roll else bytes(phases * _PAIR)
+        for (position, other), shared in zip(place.neighbours, agreed, strict=True)
     ]
     secrets.erase("sealing")
     for index in range(phases):
         secrets.put(f"held {index}", b"".join(row[index * _PAIR : (index + 1) * _PAIR] for row in rows))
 
 
-def _opened(state: ClientState, other: Advert, salt: bytes, sealed: bytes, private: AgreementKey) -> bytes:
+def _opened(state: ClientState, other: Advert, shared: bytes, salt: bytes, sealed: bytes) -> bytes:
     cohort = state.known_place.cohort
-    key = sealing_key(private, other.sealing, cohort=cohort, sender=other.client, receiver=state.me, salt=salt)
+    key = sealing_key(shared, cohort=cohort, sender=other.client, receiver=state.me, salt=salt)
     plain = open_sealed(key, share_context(cohort, other.client, state.me), sealed)
     for start in range(0, len(plain), SHARE_BYTES):
         check_share(plain[start : start + SHARE_BYTES])

@@ -6,9 +6,9 @@ from common.secagg.keys import AgreementKey, commitment, derive
 from common.secagg.messages import context
 
 
-def sealing_key(key: AgreementKey, public: bytes, *, cohort: bytes, sender: str, receiver: str, salt: bytes) -> bytes:
-    """The key of the one message of shares from ``sender`` to ``receiver``; ``key`` belongs to either of them."""
-    return key.agree(public, context("seal", cohort, sender.encode(), receiver.encode(), salt))
+def sealing_key(shared: bytes, *, cohort: bytes, sender: str, receiver: str, salt: bytes) -> bytes:
+    """The key of the one message of shares from ``sender`` to ``receiver``, from what these two ``exchange``."""
+    return derive(shared, context("seal", cohort, sender.encode(), receiver.encode(), salt))
 
 
 def share_context(cohort: bytes, sender: str, receiver: str) -> bytes:

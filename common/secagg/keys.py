@@ -116,10 +116,8 @@ class AgreementKey:
         _expect(private, KEY_BYTES, "bad_key")
         self._key = X25519PrivateKey.from_private_bytes(private)
 
-    def agree(self, public: bytes, info: bytes) -> bytes:
-        """A key of 32 bytes that only the two parties can compute: HKDF-SHA256 of the X25519 shared secret.
-
-        ``info`` names the purpose; both sides must give the same bytes, with both identities in an agreed order.
+    def exchange(self, public: bytes) -> bytes:
+        """The X25519 shared secret, 32 bytes, for ``derive``: one agreement serves several keys.
 
         Raises:
             SecAggError: ``bad_key``: a public key of another length, in a non-canonical encoding, or of small order:
@@ -127,14 +125,21 @@ class AgreementKey:
         """
         _coordinate(public)
         try:
-            shared = self._key.exchange(X25519PublicKey.from_public_bytes(public))
+            return self._key.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError:  # how the library reports an all-zero shared secret
             raise SecAggError("bad_key", "a public key is a point of small order") from None
-        return _hkdf(shared, info)
+
+    def agree(self, public: bytes, info: bytes) -> bytes:
+        """A key of 32 bytes that only the two parties can compute: HKDF-SHA256 of the X25519 shared secret.
+
+        ``info`` names the purpose; both sides must give the same bytes, with both identities in an agreed order.
+        Raises as ``exchange``.
+        """
+        return _hkdf(self.exchange(public), info)
 
 
 def derive(secret: bytes, info: bytes) -> bytes:
-    """A key of 32 bytes for the purpose ``info`` from a uniform secret of 32 bytes (HKDF-SHA256, RFC 5869).
+    """A key of 32 bytes for the purpose ``info`` from a secret of 32 bytes (HKDF-SHA256, RFC 5869).
 
     Raises:
         SecAggError: ``bad_key``: the secret has another length.
