@@ -29,24 +29,30 @@ class Admission:
         terms = hashlib.sha256(f"{self.work.scenario.digest} {domain}".encode()).hexdigest()
         return f"{self.run}/{terms[:32]}"
 
-    def reservation(self, coordinator: str) -> Reservation:
-        """What the whole planned run costs one data set (to be filled in).
+    def account_of(self, part: str) -> str:
+        """The account of a part of the plan (``PrivacyPlan.parts``): votes on rows happen less often than rounds."""
+        return f"{self.account}/{part}" if part == "votes" else self.account
+
+    def reservations(self, coordinator: str) -> list[Reservation]:
+        """What the whole planned run costs one data set (to be filled in), part by part.
 
         A run in test mode is booked as unprotected: its noise can be subtracted by whoever knows the seed.
         """
         from dp_accounting import NonPrivateDpEvent
 
         plan = self.work.plan
-        event = NonPrivateDpEvent() if plan.test_mode else plan.round_event("public")
-        return Reservation(
-            fingerprint="",
-            unit=plan.unit,
-            run=self.account,
-            coordinator=coordinator,
-            event_json=json.dumps(event_to_json(event), sort_keys=True),
-            rounds=plan.rounds,
-            delta=plan.delta,
-        )
+        return [
+            Reservation(
+                fingerprint="",
+                unit=plan.unit,
+                run=self.account_of(part),
+                coordinator=coordinator,
+                event_json=json.dumps(event_to_json(NonPrivateDpEvent() if plan.test_mode else event), sort_keys=True),
+                rounds=times,
+                delta=plan.delta,
+            )
+            for part, (event, times) in plan.parts("public", plan.rounds).items()
+        ]
 
 
 class RefusedError(Exception):

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +21,22 @@ from client.answers import Asked, asked_of, faults, node_reply
 from client.integers import client_integers
 from client.policy import Refusal
 from client.secure import Key, SecretStates
-from client.secure_terms import Party, advert_for, refuse_other_graph
+from client.secure_terms import Party, advert_for, refuse_weak_graph
+from client.selected import row_votes, selected_integers
 from client.session import Session
-from client.training import local_training
+from client.training import Randomness, local_training
 from common import wire
 from common.errors import SecAggError, WireError
 from common.privacy.distributed import Masked
+from common.privacy.selected_rows import Words, checked_rows
 from common.secagg import client as protocol
 from common.secagg.client_state import ClientState
 from common.secagg.packing import packed
-from common.secure_terms import VALUES, model_digest, secure_sum
+from common.secagg.terms import PhaseTerms
+from common.secure_terms import VOTES, model_digest, phases_of, rows_digest, secure_sum
 from common.seeds import public_rng
 from common.table import FloatArray
+from common.units import Units
 
 HOPS = ("advertise", "share", "mask", "confirm", "reveal")
 _LOG = logging.getLogger("fedembed.client")
@@ -54,7 +59,7 @@ def share(session: Session, payload: wire.Payload) -> wire.Payload:
 
         def shares(state: ClientState) -> tuple[ClientState, bytes]:
             following, message = protocol.share(state, cohort, entropy=os.urandom)
-            refuse_other_graph(call.admitted.work, following)
+            refuse_weak_graph(call.admitted.work, following)
             return following, message
 
         call.each(lambda key, k: [call.states.move(key, shares)])
@@ -63,19 +68,17 @@ def share(session: Session, payload: wire.Payload) -> wire.Payload:
 
 
 def mask(session: Session, payload: wire.Payload) -> wire.Payload:
-    """Hop 3: local training, and every client's integers under their masks."""
+    """Hop 3: votes on rows, or local training; and every client's integers under their masks."""
 
     def answer(call: _Call) -> None:
-        openings = call.blobs()
-        parameters = call.parameters()
-        bind = model_digest(parameters, call.admitted.work.specs)
-        vectors = call.vectors(parameters)
+        openings, phase = call.blobs(), call.phase
+        bind, vectors = call.votes() if phase == VOTES else call.values()
 
         def masked(key: Key, k: int) -> list[bytes]:
             vector, body = next(vectors), []
 
             def hop(state: ClientState) -> tuple[ClientState, bytes]:
-                following, message = protocol.mask(state, openings[k], vector=vector, phase=VALUES, bind=bind)
+                following, message = protocol.mask(state, openings[k], vector=vector, phase=phase, bind=bind)
                 body.append(message.body)
                 return following, message.header
 
@@ -104,7 +107,7 @@ def reveal(session: Session, payload: wire.Payload) -> wire.Payload:
 
         def revealed(key: Key, k: int) -> list[bytes]:
             message = call.states.move(key, lambda state: protocol.reveal(state, signed[k]))
-            return [message, call.advert(key[2])] if riding else [message]
+            return [message, call.early_advert(key[2])] if riding else [message]
 
         call.each(revealed)
 
@@ -118,8 +121,9 @@ def unmasked(session: Session, payload: wire.Payload) -> wire.Payload:
         terms = secure_sum(call.admitted.work)
         if not session.simulated or terms.aggregation != "ideal":
             raise RefusedError(Refusal("unmasked", "integers without masks leave a node in simulations alone"))
-        vectors = call.vectors(call.parameters())
-        call.each(lambda key, k: [packed(next(vectors), terms.bits)])
+        _, vectors = call.votes() if call.phase == VOTES else call.values()
+        bits = next(p.bits for p in call.phases if p.name == call.phase)
+        call.each(lambda key, k: [packed(next(vectors), bits)])
 
     return _answered(session, payload, "mask", answer)
 
@@ -151,6 +155,14 @@ class _Call:
                 self.status[k] = wire.REFUSED
                 self.codes.append(error.code)
 
+    def early_advert(self, index: int) -> bytes:
+        """An advert for the next round; empty where the client refuses that one, for its reveal must go out."""
+        try:
+            return self.advert(index)
+        except SecAggError as error:
+            self.codes.append(error.code)
+            return b""
+
     def advert(self, index: int) -> bytes:
         """A client's advert for the round whose terms the message holds."""
         party = self.session.party or Party.for_a_round(f"{self.payload.integer('node')}.{index}")
@@ -176,19 +188,45 @@ class _Call:
             raise _NeedFullError
         return found
 
-    def vectors(self, parameters: dict[str, FloatArray]) -> Iterator[Masked]:
-        """The integers of every client that is not silent, noised, one at a time; all are charged before."""
-        work, store, chosen = self.admitted.work, self.admitted.clients, self.asked.clients
-        self.session.charge(self.admitted, chosen, self.asked)
-        active = chosen[self.status == wire.OK]
-        return client_integers(
-            work,
-            parameters,
-            [store.client(int(i)) for i in active],
-            training=local_training(work, self.asked.round),
-            randomness=self.session.randomness([store.names[i] for i in active], self.asked),
-            round_number=self.asked.round,
-        )
+    @property
+    def phases(self) -> tuple[PhaseTerms, ...]:
+        """The phases of the round, as this client derives them."""
+        return phases_of(self.admitted.work, self.asked.round)
+
+    @property
+    def phase(self) -> str:
+        """The phase that the message names. Raises ``WireError`` where the round has none of this name."""
+        name = self.payload.text("phase")
+        if name not in [phase.name for phase in self.phases]:
+            raise WireError("the round has no phase of this name")
+        return name
+
+    def votes(self) -> tuple[bytes, Iterator[Words]]:
+        """What the votes are bound to, and those of every client that is not silent; all are charged before."""
+        self.session.charge(self.admitted, self.asked.clients, self.asked, VOTES)
+        return b"", row_votes(self.admitted.work, *self._active())
+
+    def values(self) -> tuple[bytes, Iterator[Masked]]:
+        """What the values are bound to, and the integers of every client that is not silent; all are charged before."""
+        work, parameters = self.admitted.work, self.parameters()
+        bind = model_digest(parameters, work.specs)
+        rows = None if work.plan.votes is None else checked_rows(work.plan.votes, self.blob("rows"))
+        self.session.charge(self.admitted, self.asked.clients, self.asked)
+        clients, randomness = self._active()
+        call: dict[str, Any] = {
+            "training": local_training(work, self.asked.round),
+            "randomness": randomness,
+            "round_number": self.asked.round,
+        }
+        if rows is None:
+            return bind, client_integers(work, parameters, clients, **call)
+        return rows_digest(rows, bind), selected_integers(work, parameters, clients, rows=rows, **call)
+
+    def _active(self) -> tuple[list[Units], list[Randomness]]:
+        """Data and randomness of every client that is not silent."""
+        store, active = self.admitted.clients, self.asked.clients[self.status == wire.OK]
+        randomness = self.session.randomness([store.names[i] for i in active], self.asked)
+        return [store.client(int(i)) for i in active], randomness
 
 
 def _answered(session: Session, payload: wire.Payload, hop: str, answer: Callable[[_Call], None]) -> wire.Payload:
@@ -198,7 +236,12 @@ def _answered(session: Session, payload: wire.Payload, hop: str, answer: Callabl
         asked = asked_of(admitted, payload)
         secure_sum(admitted.work)
         call = _Call(
-            session, payload, admitted, asked, session.secret_states(admitted.run), _silent(session, asked, hop)
+            session,
+            payload,
+            admitted,
+            asked,
+            session.secret_states(admitted.run),
+            _silent(session, asked, hop, payload.config.get("phase")),
         )
         try:
             with _saved(call.states):
@@ -220,16 +263,19 @@ def _saved(states: SecretStates) -> Iterator[None]:
         states.save()
 
 
-def _silent(session: Session, asked: Asked, hop: str) -> NDArray[np.int8]:
+def _silent(session: Session, asked: Asked, hop: str, phase: Any) -> NDArray[np.int8]:
     """Who plays dead at this hop: a client that drops out does so at a hop drawn for it, a straggler at its vector."""
     admitted = session.admitted
     if not session.simulated or admitted is None:
         return np.zeros(len(asked.clients), np.int8)
     names = [admitted.clients.names[i] for i in asked.clients]
+    phases = [p.name for p in phases_of(admitted.work, asked.round)]
+    again = len(HOPS) - HOPS.index("mask")  # hops of every phase
     status, now = faults(admitted.work, names, asked.round), HOPS.index(hop)
-    seed = admitted.work.scenario.seed
+    now += again * phases.index(phase) if phase in phases else 0
+    seed, hops = admitted.work.scenario.seed, len(HOPS) + again * (len(phases) - 1)
     for k in np.flatnonzero(status == wire.DROPPED):
-        at = int(public_rng(seed, "faults, hop", asked.round, names[k]).integers(len(HOPS)))
+        at = int(public_rng(seed, "faults, hop", asked.round, names[k]).integers(hops))
         status[k] = wire.DROPPED if at <= now else wire.OK
     late = status == wire.LATE
     status[late & (now < HOPS.index("mask"))] = wire.OK

@@ -9,13 +9,14 @@ from typing import Any, Self
 
 from client.admission import Admission
 from client.policy import Policy
-from common.errors import ConfigError, PrivacyConfigError, SecAggError
+from common.errors import ConfigError, SecAggError
 from common.secagg.client import advertise
 from common.secagg.client_state import ClientLimits, ClientState
+from common.secagg.graph import withstands
 from common.secagg.keys import Identity
 from common.secagg.roster import Roster
 from common.secagg.terms import Terms
-from common.secure_terms import config_digest, neighbourhood, phases_of, secure_sum, specs_digest
+from common.secure_terms import config_digest, phases_of, secure_sum, specs_digest
 from common.work import Work
 
 
@@ -76,7 +77,7 @@ def advert_for(
     """
     terms, work = Terms.from_bytes(terms_bytes), admitted.work
     secure = secure_sum(work)
-    expected = (admitted.run, phases_of(work), secure.survivors, secure.survivors, secure.roster)
+    expected = (admitted.run, phases_of(work, terms.round), secure.survivors, secure.survivors, secure.roster)
     given = (terms.run, terms.phases, terms.least_cohort, terms.least_survivors, terms.signed)
     if given != expected or not 1 <= terms.round <= work.plan.rounds:
         raise SecAggError("other_terms", "the round's terms are not those of the run that this client admitted")
@@ -93,18 +94,14 @@ def advert_for(
     return terms, state, message
 
 
-def refuse_other_graph(work: Work, state: ClientState) -> None:
-    """Erase ``state`` and raise unless its neighbours are as many as this client derives for its cohort.
+def refuse_weak_graph(work: Work, state: ClientState) -> None:
+    """Erase ``state`` and raise unless its neighbours and their threshold keep out as many colluders as are accounted.
 
     Raises:
         SecAggError: ``weak_terms``.
     """
-    size = state.known_place.size
-    try:
-        wanted, _ = neighbourhood(secure_sum(work), size)
-    except PrivacyConfigError as error:
+    secure, place = secure_sum(work), state.known_place
+    colluding = secure.colluders / place.size
+    if not withstands(place.size, len(place.neighbours), place.threshold, colluding=colluding, signed=secure.roster):
         state.abort()
-        raise SecAggError("weak_terms", error.message) from None
-    if len(state.known_place.neighbours) < wanted:
-        state.abort()
-        raise SecAggError("weak_terms", "the cohort's graph has fewer neighbours than the plan's thresholds need")
+        raise SecAggError("weak_terms", "the graph does not keep out as many colluding neighbours as are accounted")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -138,17 +139,20 @@ class Session:
         The whole run is charged up front, so its rounds may be accounted as the plan does, with the secrecy of the
         cohort where the plan counts on it. What was spent before is looked at inside the same transaction.
         """
-        plan, terms = admission.work.plan, admission.reservation(coordinator)
+        plan, parts = admission.work.plan, admission.reservations(coordinator)
+        whole: Counter[str] = Counter()
+        for part in parts:
+            whole[part.event_json] += part.rounds
 
         def admit(item: Reservation) -> None:
-            refusal = self._spend_refusal(plan, item.fingerprint, {item.event_json: item.rounds})
+            refusal = self._spend_refusal(plan, item.fingerprint, whole)
             if refusal is not None:
                 raise RefusedError(refusal)
 
-        wanted = [replace(terms, fingerprint=f) for f in dict.fromkeys(admission.fingerprints)]
+        wanted = [replace(part, fingerprint=f) for f in dict.fromkeys(admission.fingerprints) for part in parts]
         self.ledger.reserve(wanted, admit=admit if self.policy.limits_spend else None)
 
-    def _spend_refusal(self, plan: PrivacyPlan, fingerprint: str, extra: dict[str, int]) -> Refusal | None:
+    def _spend_refusal(self, plan: PrivacyPlan, fingerprint: str, extra: Mapping[str, int]) -> Refusal | None:
         others = [unit for unit in self.ledger.units(fingerprint) if unit != plan.unit]
         return check_spend(
             self.policy,
@@ -235,8 +239,8 @@ class Session:
         found = [sample_loss(work, parameters, store.client(int(i)), s) for i, s in zip(some, seeds, strict=True)]
         return np.array(found, dtype=np.float32)
 
-    def charge(self, admitted: Admission, chosen: IntArray, asked: Asked) -> None:
-        """Charge the round, durably, and refuse it where the account then goes over the limit.
+    def charge(self, admitted: Admission, chosen: IntArray, asked: Asked, part: str = "round") -> None:
+        """Charge the round (or a part of it), durably, and refuse it where the account then goes over the limit.
 
         The reservation covers as many charges as rounds are planned, whatever their numbers; more are looked at
         one by one, and stay charged when they are refused.
@@ -245,7 +249,7 @@ class Session:
         if plan.mode == "none":  # recorded as unprotected when it was reserved
             return
         fingerprints = [admitted.fingerprints[i] for i in chosen]
-        beyond = self.ledger.charge(admitted.account, asked.round, asked.attempt, fingerprints)
+        beyond = self.ledger.charge(admitted.account_of(part), asked.round, asked.attempt, fingerprints)
         for fingerprint in beyond if self.policy.limits_spend else ():
             refusal = self._spend_refusal(plan, fingerprint, {})
             if refusal is not None:

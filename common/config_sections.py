@@ -112,6 +112,12 @@ class FederationConfig(Section):
     sampling: Literal["full", "poisson"] = "full"
     rate: float = Field(1.0, gt=0, le=1, description="chance that a client takes part in a round (poisson)")
     rows: Literal["dense", "selected"] = Field("dense", description="noise all rows, or update privately selected ones")
+    max_selected_rows: int = Field(0, ge=0, description="selected in mode distributed: rows that get values in a round")
+    rows_per_client: int = Field(0, ge=0, description="selected in mode distributed: rows that one client votes for")
+    min_contributors: int = Field(
+        1, ge=1, description="selected in mode distributed: votes a row needs beyond its noise"
+    )
+    select_every: int = Field(1, ge=0, description="selected in mode distributed: rounds between votes; 0: once a run")
     secure_aggregation: Literal["none", "full", "ideal"] = Field(
         "none", description="mode distributed: full runs the protocol; ideal adds up in the clear inside the simulator"
     )

@@ -12,10 +12,12 @@ from common.privacy.distributed import vector_length
 from common.privacy.grid import SecureSum
 from common.secagg.graph import degree
 from common.secagg.terms import PhaseTerms, Terms
+from common.table import IntArray
 from common.update import Parameters, ParameterSpec
 from common.work import Work
 
-VALUES = "values"  # the one phase of a round over all rows
+VOTES = "votes"  # on the rows that the round's values are for, where rows are selected
+VALUES = "values"  # the last phase of every round, and the one phase of a round over all rows
 
 
 def round_terms(work: Work, run: str, *, number: int, attempt: int, cohort: int) -> Terms:
@@ -33,7 +35,7 @@ def round_terms(work: Work, run: str, *, number: int, attempt: int, cohort: int)
         run=run,
         round=number,
         attempt=attempt,
-        phases=phases_of(work),
+        phases=phases_of(work, number),
         least_cohort=secure.survivors,
         least_survivors=secure.survivors,
         degree=neighbours,
@@ -44,9 +46,13 @@ def round_terms(work: Work, run: str, *, number: int, attempt: int, cohort: int)
     )
 
 
-def phases_of(work: Work) -> tuple[PhaseTerms, ...]:
-    """The vectors of a round: one of all numbers of an update."""
-    return (PhaseTerms(VALUES, secure_sum(work).bits, vector_length(work.plan, work.update_specs)),)
+def phases_of(work: Work, number: int) -> tuple[PhaseTerms, ...]:
+    """The vectors of round ``number``: all numbers of an update, and before them, in rounds that select, the votes."""
+    values = PhaseTerms(VALUES, secure_sum(work).bits, vector_length(work.plan, work.sum_specs))
+    votes = work.plan.votes
+    if votes is None or not votes.selects(number):
+        return (values,)
+    return PhaseTerms(VOTES, work.plan.vote_grid.bits, votes.rows), values
 
 
 def secure_sum(work: Work) -> SecureSum:
@@ -75,7 +81,9 @@ def neighbourhood(secure: SecureSum, cohort: int) -> tuple[int, int]:
             f"{secure.colluders} colluders fewer than {max(most, 0):.0%} may, or they could open each other's secrets",
             remedy="Raise federation.min_clients to seven tenths of the clients or more, or lower colluders.",
         )
-    return degree(cohort, colluding=secure.colluders / cohort, dropping=dropping, signed=secure.roster)
+    # c of the T that must stay, so that what is chosen also stands for fewer clients than were asked.
+    colluding = min(secure.colluders / secure.survivors, (cohort - 1) / cohort)
+    return degree(cohort, colluding=colluding, dropping=dropping, signed=secure.roster)
 
 
 def config_digest(work: Work) -> bytes:
@@ -97,3 +105,8 @@ def model_digest(parameters: Parameters, specs: Sequence[ParameterSpec]) -> byte
         found.update(f"{spec.name} {value.shape} ".encode())
         found.update(value.data if value.size else b"")
     return found.digest()
+
+
+def rows_digest(rows: IntArray, model: bytes) -> bytes:
+    """SHA-256 over the rows selected, ascending, and ``model_digest``: clients sent other rows get no sum either."""
+    return hashlib.sha256(b"selected rows " + np.ascontiguousarray(rows, dtype="<i8").tobytes() + model).digest()

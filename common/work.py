@@ -9,10 +9,11 @@ from typing import Any
 from common import families
 from common.config import Scenario
 from common.errors import PrivacyConfigError
-from common.families import AdditiveFamily
+from common.families import AdditiveFamily, RowFamily
 from common.privacy.accounting import check_delta
 from common.privacy.plan import PrivacyPlan, make_plan
 from common.privacy.plan_sizing import sized
+from common.privacy.row_votes import slot_specs
 from common.table import RowDomain
 from common.update import ParameterSpec
 
@@ -43,9 +44,19 @@ class Work:
             return self.family.statistics_specs(self.options, rows)
         return self.family.specs(self.options, rows)
 
+    @property
+    def sum_specs(self) -> tuple[ParameterSpec, ...]:
+        """What a secure sum adds up: ``update_specs``, or slots for the rows that clients select."""
+        return self.sum_specs_of(0 if self.domain is None else len(self.domain))
+
+    def sum_specs_of(self, rows: int) -> tuple[ParameterSpec, ...]:
+        """``sum_specs`` for a row domain of ``rows`` keys."""
+        specs, votes = self.update_specs_of(rows), self.plan.votes
+        return specs if votes is None else slot_specs(specs, replace(votes, rows=rows))
+
     def dimension_of(self, rows: int) -> int:
-        """How many numbers an update holds with a row domain of ``rows`` keys (0 for encoders)."""
-        return sum(math.prod(spec.shape) for spec in self.update_specs_of(rows))
+        """How many numbers a sum of updates holds with a row domain of ``rows`` keys (0 for encoders)."""
+        return sum(math.prod(spec.shape) for spec in self.sum_specs_of(rows))
 
 
 def work_for(scenario: Scenario, domain: RowDomain | None) -> Work:
@@ -73,7 +84,13 @@ def work_for(scenario: Scenario, domain: RowDomain | None) -> Work:
     work = Work(scenario=scenario, family=family, options=options, domain=domain, plan=plan)
     if domain is None and family.row_domain is not None:
         return work  # in mode distributed this plan accounts nothing yet
-    return replace(work, plan=sized(plan, work.dimension_of(0 if domain is None else len(domain))))
+    rows = 0 if domain is None else len(domain)
+    if plan.votes is not None and not (isinstance(family, RowFamily) and rows):
+        raise PrivacyConfigError(
+            f"family {family.name!r} does not tell which rows a client holds, so no client can vote on rows",
+            remedy="Set federation.rows = 'dense', or use a family with tables and local steps (word2vec).",
+        )
+    return replace(work, plan=sized(plan, work.dimension_of(rows), rows))
 
 
 def refuse_large_delta(plan: PrivacyPlan, units: int) -> None:

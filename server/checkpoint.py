@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from common.errors import CheckpointError
 from common.files import atomic_files, disk_errors
-from common.table import FloatArray
+from common.table import FloatArray, IntArray
+
+_SELECTED = "selected/rows"
 
 
 @dataclass
@@ -26,12 +30,14 @@ class RunState:
         parameters: current global parameters (noised wherever the plan adds noise).
         optimizer: arrays of the server optimizer.
         history: one mapping of public facts a round.
+        selected: rows that clients selected last, where they vote on rows.
     """
 
     round: int
     parameters: dict[str, FloatArray]
     optimizer: dict[str, FloatArray] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    selected: IntArray | None = None
 
 
 class CheckpointDirectory:
@@ -76,8 +82,10 @@ class CheckpointDirectory:
         """
         from safetensors.numpy import save
 
-        arrays = {f"parameter/{n}": v for n, v in state.parameters.items()}
+        arrays: dict[str, NDArray[Any]] = {f"parameter/{n}": v for n, v in state.parameters.items()}
         arrays |= {f"optimizer/{n}": v for n, v in state.optimizer.items()}
+        if state.selected is not None:
+            arrays[_SELECTED] = state.selected
         facts = json.dumps({"round": state.round, "history": state.history})
         content = save(arrays, metadata={"run": self._digest, "facts": facts})
         with atomic_files(self._state_path) as (partial,):
@@ -101,9 +109,8 @@ class CheckpointDirectory:
 
         facts = json.loads(metadata["facts"])
         arrays = {n: v.copy() for n, v in load(raw[32:]).items()}
-        return RunState(
-            facts["round"], _part(arrays, "parameter/"), _part(arrays, "optimizer/"), history=facts["history"]
-        )
+        parts = _part(arrays, "parameter/"), _part(arrays, "optimizer/")
+        return RunState(facts["round"], *parts, history=facts["history"], selected=arrays.get(_SELECTED))
 
     def begin_attempt(self, round_number: int) -> int:
         """Record, durably, that round ``round_number`` is about to be computed; returns the attempt's number."""

@@ -70,7 +70,7 @@ def release_contents(
         tables=tables,
         model={} if tables else outcome.state.parameters,
         model_config={"family": work.family.name, "options": work.options.model_dump(mode="json")},
-        certificate=work.plan.claim(outcome.releases),
+        certificate=work.plan.claim(outcome.releases, outcome.selections),
         evaluation=evaluate(work.scenario, tables, benchmarks, before=before),
         rounds=outcome.state.history,
         scenario=work.scenario.model_dump(mode="json"),

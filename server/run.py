@@ -38,12 +38,14 @@ class Collected:
         released: the sum over clients.
         noise_stddev: of the noise in every number of it.
         reasons: what became of the clients, counted.
+        selected: the rows that it is over, where clients vote on rows.
         losses, norms: of single clients, where the run protects nobody.
     """
 
     released: Released
     noise_stddev: float
     reasons: Counter[str]
+    selected: IntArray | None = None
     losses: Sequence[float] = ()
     norms: Sequence[float] = ()
 
@@ -55,6 +57,7 @@ class Outcome:
     Attributes:
         state: final parameters and public history.
         releases: rounds that count against the budget (attempts, where an attempt may have been seen).
+        selections: how many of them began with votes on rows.
         clients: number of enrolled clients.
         resumed_from_round: 0 for a fresh run.
     """
@@ -63,6 +66,7 @@ class Outcome:
     releases: int
     clients: int
     resumed_from_round: int
+    selections: int = 0
 
 
 class FederatedRun:
@@ -93,12 +97,12 @@ class FederatedRun:
         resumed = state.round
         rounds = self._work.scenario.federation.rounds
         nodes = self._enrol()
-        while state.round < rounds and self._affordable():
+        while state.round < rounds and self._affordable(state.round + 1):
             self._round(state, nodes)
         self._reporter.done()
         self._require_result(state)
         releases = self._releases(state)
-        return Outcome(state, releases, sum(n.clients for n in nodes), resumed)
+        return Outcome(state, releases, sum(n.clients for n in nodes), resumed, self._selections())
 
     def _initial_state(self) -> RunState:
         work = self._work
@@ -124,12 +128,21 @@ class FederatedRun:
         plan = self._work.plan
         return state.round if plan.mode in ("none", "central") else max(state.round, len(self._checkpoints.attempts()))
 
-    def _affordable(self) -> bool:
-        """Whether one more round stays inside the budget. Replays are free only in test mode, which claims nothing."""
+    def _selections(self) -> int:
+        """Attempts that began with votes on rows: what they showed may have been seen, also where the round failed."""
+        votes = self._work.plan.votes
+        return 0 if votes is None else sum(votes.selects(entry["round"]) for entry in self._checkpoints.attempts())
+
+    def _affordable(self, number: int) -> bool:
+        """Whether round ``number`` fits into the budget. Replays are free only in test mode, which claims nothing."""
         plan = self._work.plan
         if plan.mode in ("none", "central") or plan.test_mode or plan.target_epsilon is None:
             return True
-        return len(self._checkpoints.attempts()) < plan.max_rounds()
+        releases = len(self._checkpoints.attempts()) + 1
+        if plan.votes is None or releases > plan.max_rounds():
+            return releases <= plan.max_rounds()
+        selections = max(plan.selections(releases), self._selections() + plan.votes.selects(number))
+        return plan.epsilon("public", releases, selections) <= plan.target_epsilon
 
     def _enrol(self) -> list[Node]:
         """Ask every node to admit the run; refusals are reported and the others go on."""
@@ -160,7 +173,7 @@ class FederatedRun:
         collect = self._collected_securely if self._secure else self._collected
         found = collect(state, nodes, drawn, attempt=attempt, source=source)
         step_norm = self._apply(state, found, nodes, final=self._is_last(number))
-        state.round = number
+        state.round, state.selected = number, found.selected
         seconds = time.monotonic() - started
         state.history.append(self._public_facts(found, number, step_norm, seconds, nodes))
         self._save(state)
@@ -192,7 +205,7 @@ class FederatedRun:
             raise PrivacyConfigError(f"mode {self._work.plan.mode!r} has no secure aggregation")
         outcome = self._secure.round(state, members, attempt=attempt, last=self._is_last(state.round + 1))
         noise = self._work.plan.grid.noise_stddev(outcome.survivors)
-        return Collected(outcome.released, noise, outcome.reasons)
+        return Collected(outcome.released, noise, outcome.reasons, outcome.selected)
 
     def _save(self, state: RunState) -> None:
         server, rounds = self._work.scenario.server, self._work.scenario.federation.rounds
@@ -200,7 +213,7 @@ class FederatedRun:
             self._checkpoints.save(state)
 
     def _is_last(self, number: int) -> bool:
-        return number == self._work.scenario.federation.rounds or not self._affordable()
+        return number == self._work.scenario.federation.rounds or not self._affordable(number + 1)
 
     def _require_enough(self, machine: RoundMachine, number: int) -> None:
         federation = self._work.scenario.federation
@@ -241,6 +254,8 @@ class FederatedRun:
             "noise_stddev": plan.noise_stddev,
             "enrolled_clients": sum(n.clients for n in nodes),
         }
+        if found.selected is not None:
+            facts["selected_rows"] = len(found.selected)
         if plan.mode == "none":
             norms = found.norms
             facts["seconds"] = seconds  # how long clients take depends on their data

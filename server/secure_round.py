@@ -1,6 +1,7 @@
 """A round under secure aggregation: five hops over Flower's messages, and at the end one sum modulo 2^bits.
 
-advertise -> share -> mask (the training) -> confirm -> reveal. The protocol is ``common.secagg``; here its bytes are
+advertise -> share -> mask (the training) -> confirm -> reveal; the last three once more for every further phase of the
+round, among those who are left, with secrets of its own. The protocol is ``common.secagg``; here its bytes are
 carried and silence is told to it. Adverts for the next round ride on this round's last replies. Whatever fails ends in
 ``RoundError`` with nothing opened.
 """
@@ -129,7 +130,7 @@ class Hops:
         """
         replies = HopReplies(self._run, self._terms, self.members, take, parts=parts)
         shared = {"round": self._terms.round, "attempt": self._terms.attempt, **(config or {})}
-        for wave in self._waves(names, self._per_message() if table else CLIENTS_PER_MESSAGE):
+        for wave in self._waves(names, self._per_message() if kind.startswith("train.") else CLIENTS_PER_MESSAGE):
             questions = []
             for found in wave:
                 node, clients = found[0].node, np.array([m.index for m in found], np.int64)
@@ -156,6 +157,7 @@ class SecureRound:
 
     Args:
         terms: of the round.
+        members: the cohort.
         adverts: client -> advert, of those that came with the last round's replies.
         roster: where the terms are signed.
     """
@@ -165,16 +167,16 @@ class SecureRound:
         delivery: Delivery,
         run: str,
         terms: Terms,
+        members: Iterable[Member],
         *,
         adverts: Mapping[str, bytes],
         roster: Roster | None,
     ) -> None:
-        self._delivery = delivery
-        self._run = run
         self._terms = terms
+        self._hops = Hops(delivery, run, terms, members)
         self._server = RoundServer(terms, roster)
         self._early = dict(adverts)
-        self.reasons: Counter[str] = Counter()
+        self._begun = False
         self.next_adverts: dict[str, bytes] = {}
 
     @property
@@ -182,38 +184,53 @@ class SecureRound:
         """Clients in the sum."""
         return len(self._server.survivors)
 
+    @property
+    def reasons(self) -> Counter[str]:
+        """What became of the clients, counted."""
+        found = self._hops.reasons + self._server.reasons + Counter(ok=self.survivors)
+        del found["silent"]  # why they were is counted already
+        return found
+
     def total(
-        self, members: Iterable[Member], state: RunState, *, model_digest: bytes, following: Terms | None
+        self, bind: bytes, asked: Mapping[str, Any], *, table: RunState | None = None, following: Terms | None = None
     ) -> Words:
-        """The sum of the survivors' vectors modulo 2^bits.
+        """The sum of the survivors' vectors of the next phase modulo 2^bits; the first call begins the round.
 
         Args:
-            members: the cohort.
-            state: whose parameters the clients train on.
-            model_digest: of these parameters; clients that were sent others add masks that do not cancel.
+            bind: of what the clients compute on; clients that were sent something else add masks that do not cancel.
+            asked: what the message that asks for the vectors holds.
+            table: the state whose parameters the clients train on, if they do.
             following: terms of the next round, for the adverts that ride on the last replies.
 
         Raises:
-            RoundError: too few clients were left at some hop; nothing was opened.
+            RoundError: too few clients were left at some hop; nothing of this phase was opened.
         """
-        hops = Hops(self._delivery, self._run, self._terms, members)
+        phase = {"phase": self._terms.phases[self._server.phase + self._begun].name}
         try:
-            self._gather(hops, model_digest, state)
-            self._open(hops, following)
-            total = self._server.finish()
+            openings = self._further(bind) if self._begun else self._gather(bind)
+            take = self._server.accept_masked
+            self._hops.ask(
+                "train.mask", openings, take, config={**phase, **asked}, blobs=openings, parts=2, table=table
+            )
+            self._open(following, phase)
+            return self._server.finish()
         except SecAggError as error:
-            told = ", ".join(f"{k} {v}" for k, v in sorted((self._server.reasons + hops.reasons).items())) or "none"
+            reasons = self._server.reasons + self._hops.reasons
+            told = ", ".join(f"{k} {v}" for k, v in sorted(reasons.items())) or "none"
             raise RoundError(
-                f"round {self._terms.round}: {error.message} ({error.code}); nothing was opened. Reasons: {told}",
+                f"round {self._terms.round}, {phase['phase']}: {error.message} ({error.code}); nothing was opened. "
+                f"Reasons: {told}",
                 remedy="Bring more clients or lower federation.min_clients; rerunning the same command resumes.",
             ) from None
-        self.reasons = hops.reasons + self._server.reasons + Counter(ok=self.survivors)
-        del self.reasons["silent"]  # why they were is counted already
-        return total
 
-    def _gather(self, hops: Hops, model_digest: bytes, state: RunState) -> None:
-        """Adverts, shares and masked vectors."""
-        server = self._server
+    def _further(self, bind: bytes) -> dict[str, bytes]:
+        """The opening of the next phase, for everyone who saw the one before to its end."""
+        opening = self._server.next_phase(bind)
+        return dict.fromkeys(self._server.awaited, opening)
+
+    def _gather(self, bind: bytes) -> dict[str, bytes]:
+        """Adverts and shares, once a round; the openings of the first phase."""
+        server, hops, self._begun = self._server, self._hops, True
         early = {name: advert for name, advert in self._early.items() if name in hops.members}
         for name, advert in early.items():
             server.accept_advert(name, advert)
@@ -221,21 +238,22 @@ class SecureRound:
         hops.ask("query.advertise", missing, server.accept_advert, config={"terms": self._terms.to_bytes()})
         cohort = server.close_adverts()
         hops.ask("query.share", server.awaited, server.accept_shares, config={"cohort": cohort})
-        openings = server.close_shares(model_digest)
-        hops.ask("train.mask", openings, server.accept_masked, blobs=openings, parts=2, table=state)
+        return server.close_shares(bind)
 
-    def _open(self, hops: Hops, following: Terms | None) -> None:
+    def _open(self, following: Terms | None, phase: Mapping[str, Any]) -> None:
         """Confirmations and reveals."""
-        server = self._server
-        outcome = server.close_masked()
-        hops.ask("query.confirm", server.survivors, server.accept_confirmation, config={"survivors": outcome})
+        server, hops = self._server, self._hops
+        config = {**phase, "survivors": server.close_masked()}
+        hops.ask("query.confirm", server.survivors, server.accept_confirmation, config=config)
         signed = server.close_confirmations()
         if following is None:
-            hops.ask("query.reveal", signed, server.accept_reveal, blobs=signed)
+            hops.ask("query.reveal", signed, server.accept_reveal, config=phase, blobs=signed)
             return
 
         def take(name: str, reveal: bytes, advert: bytes) -> None:
             server.accept_reveal(name, reveal)
-            self.next_adverts[name] = advert
+            if advert:
+                self.next_adverts[name] = advert
 
-        hops.ask("query.reveal", signed, take, config={"terms": following.to_bytes()}, blobs=signed, parts=2)
+        config = {**phase, "terms": following.to_bytes()}
+        hops.ask("query.reveal", signed, take, config=config, blobs=signed, parts=2)

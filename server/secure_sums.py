@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,11 +14,13 @@ from common.errors import ConfigError, RoundError
 from common.privacy.distributed import released_from_sum
 from common.privacy.private_sum import Released
 from common.privacy.rotation import rotation_seed
-from common.secagg.masks import Words
+from common.privacy.selected_rows import on_rows, rows_bytes, selected_rows
+from common.secagg.masks import Words, dtype_of
 from common.secagg.packing import unpacked
 from common.secagg.roster import Roster
 from common.secagg.terms import Terms
-from common.secure_terms import model_digest, round_terms, secure_sum
+from common.secure_terms import VOTES, model_digest, round_terms, rows_digest, secure_sum
+from common.table import IntArray
 from common.work import Work
 from server.checkpoint import RunState
 from server.delivery import Delivery
@@ -26,11 +29,36 @@ from server.secure_round import Hops, Member, SecureRound
 
 @dataclass(frozen=True)
 class SecureOutcome:
-    """What a round gave: the released sum, how many clients are in it, and what became of the others."""
+    """What a round gave.
+
+    Attributes:
+        released: the sum.
+        survivors: clients in it.
+        reasons: what became of the others, counted.
+        selected: the rows that it is over, where clients vote on rows.
+    """
 
     released: Released
     survivors: int
     reasons: Counter[str]
+    selected: IntArray | None = None
+
+
+class Sums(Protocol):
+    """Where the sums of a round's phases come from, one after the other."""
+
+    def total(
+        self, bind: bytes, asked: Mapping[str, Any], *, table: RunState | None = None, following: Terms | None = None
+    ) -> Words:
+        """See ``SecureRound.total``."""
+
+    @property
+    def survivors(self) -> int:
+        """Clients in the last sum."""
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """What became of the clients, counted."""
 
 
 class SecureSums:
@@ -57,44 +85,65 @@ class SecureSums:
             RoundError: too few clients were left; nothing was opened.
             PrivacyConfigError: the cohort does not fit the plan.
         """
-        number = state.round + 1
-        terms = self._terms(number, attempt, len(members))
+        terms = self._terms(state.round + 1, attempt, len(members))
         if secure_sum(self._work).aggregation == "ideal":
-            total, survivors, reasons = self._in_the_clear(state, members, terms)
-        else:
-            total, survivors, reasons = self._protocol(state, members, terms, last=last)
-        released = released_from_sum(
-            self._work.plan,
-            self._work.update_specs,
-            total,
-            rotation_seed=rotation_seed(self._work.scenario.seed, number),
-        )
-        return SecureOutcome(released, survivors, reasons)
+            return self._summed(state, terms, InTheClear(self._delivery, self._run, terms, members))
+        riding = not last and self._work.scenario.federation.sampling == "full"  # else the next cohort is not known
+        following = self._terms(terms.round + 1, 1, len(members)) if riding else None
+        adverts = self._adverts if attempt == 1 else {}
+        machine = SecureRound(self._delivery, self._run, terms, members, adverts=adverts, roster=self._roster)
+        outcome = self._summed(state, terms, machine, following)
+        self._adverts = machine.next_adverts
+        return outcome
 
     def _terms(self, number: int, attempt: int, cohort: int) -> Terms:
         return round_terms(self._work, self._run, number=number, attempt=attempt, cohort=cohort)
 
-    def _protocol(
-        self, state: RunState, members: Sequence[Member], terms: Terms, *, last: bool
-    ) -> tuple[Words, int, Counter[str]]:
-        riding = not last and self._work.scenario.federation.sampling == "full"  # else the next cohort is not known
-        following = self._terms(terms.round + 1, 1, len(members)) if riding else None
-        adverts = self._adverts if terms.attempt == 1 else {}
-        machine = SecureRound(self._delivery, self._run, terms, adverts=adverts, roster=self._roster)
-        digest = model_digest(state.parameters, self._work.specs)
-        total = machine.total(members, state, model_digest=digest, following=following)
-        self._adverts = machine.next_adverts
-        return total, machine.survivors, machine.reasons
+    def _summed(self, state: RunState, terms: Terms, sums: Sums, following: Terms | None = None) -> SecureOutcome:
+        """The values of all rows; or votes, in rounds that select rows, and then the values of those selected last."""
+        work, plan, rows = self._work, self._work.plan, state.selected
+        bind, asked = model_digest(state.parameters, work.specs), {}
+        if plan.votes is not None:
+            if terms.phases[0].name == VOTES:
+                rows = selected_rows(plan.vote_grid, sums.total(b"", {}))
+            rows = np.empty(0, np.int64) if rows is None else rows
+            bind, asked = rows_digest(rows, bind), {"rows": rows_bytes(rows)}
+        total = sums.total(bind, asked, table=state, following=following)
+        turn = rotation_seed(work.scenario.seed, terms.round)
+        released = released_from_sum(plan, work.sum_specs, total, rotation_seed=turn)
+        if rows is not None:
+            released = on_rows(released, rows)
+        return SecureOutcome(released, sums.survivors, sums.reasons, rows)
 
-    def _in_the_clear(
-        self, state: RunState, members: Sequence[Member], terms: Terms
-    ) -> tuple[Words, int, Counter[str]]:
-        """The integers of all clients added up as they are: the same sum as the protocol's, which nobody is hidden by.
+
+class InTheClear:
+    """The integers of all clients added up as they are: the same sums as the protocol's, which nobody is hidden by."""
+
+    def __init__(self, delivery: Delivery, run: str, terms: Terms, members: Sequence[Member]) -> None:
+        self._terms = terms
+        self._hops = Hops(delivery, run, terms, members)
+        self._left = [member.name for member in members]
+        self._done = 0
+
+    @property
+    def survivors(self) -> int:
+        """See ``Sums``."""
+        return len(self._left)
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """See ``Sums``."""
+        return self._hops.reasons + Counter(ok=self.survivors)
+
+    def total(
+        self, bind: bytes, asked: Mapping[str, Any], *, table: RunState | None = None, following: Terms | None = None
+    ) -> Words:
+        """See ``Sums``: nothing is bound, and no adverts ride.
 
         Raises:
             RoundError: fewer clients than the noise was shared out for.
         """
-        phase = terms.phases[0]
+        phase = self._terms.phases[self._done]
         total = np.zeros(phase.length, np.uint64)
         names: list[str] = []
 
@@ -102,19 +151,15 @@ class SecureSums:
             np.add(total, unpacked(body, phase.bits, phase.length), out=total)
             names.append(name)
 
-        hops = Hops(self._delivery, self._run, terms, members)
-        hops.ask("train.unmasked", [m.name for m in members], take, table=state)
-        if len(names) < terms.least_survivors:
-            told = ", ".join(f"{k} {v}" for k, v in sorted(hops.reasons.items()))
+        self._hops.ask("train.unmasked", self._left, take, config={**asked, "phase": phase.name}, table=table)
+        self._left, self._done = names, self._done + 1
+        if len(names) < self._terms.least_survivors:
+            told = ", ".join(f"{k} {v}" for k, v in sorted(self._hops.reasons.items()))
             raise RoundError(
-                f"round {terms.round} had {len(names)} usable replies, {terms.least_survivors} are required ({told})"
+                f"round {self._terms.round} had {len(names)} usable replies, {self._terms.least_survivors} are "
+                f"required ({told})"
             )
-        modulus = np.uint64((1 << phase.bits) - 1)
-        return (
-            (total & modulus).astype(np.uint16 if phase.bits == 16 else np.uint32),
-            len(names),
-            hops.reasons + Counter(ok=len(names)),
-        )
+        return (total & np.uint64((1 << phase.bits) - 1)).astype(dtype_of(phase.bits))
 
 
 def _roster(path: str) -> Roster | None:

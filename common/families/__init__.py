@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from common.config import TaskConfig
 from common.discovery import load_member, member_names, nearest
 from common.errors import ConfigError
-from common.table import EmbeddingTable, RowDomain
+from common.table import EmbeddingTable, IntArray, RowDomain
 from common.units import Record, Units
 from common.update import Parameters, ParameterSpec, UpdateBatch
 
@@ -130,6 +130,14 @@ class LocalFamily(Protocol):
         Work and memory follow the rows touched. ``seeds[k]`` drives client k's sampling; results for a client do
         not depend on which other clients share the call.
         """
+
+
+@runtime_checkable
+class RowFamily(Protocol):
+    """Tells which rows a client's data hold, so that clients can vote on the rows of a round."""
+
+    def held_rows(self, units: Units) -> IntArray:
+        """Row numbers of the units' own elements, int64, repeats allowed; rows drawn as negatives are none of them."""
 
 
 @runtime_checkable

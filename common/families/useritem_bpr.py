@@ -91,6 +91,10 @@ class Bpr:
         batches = [UpdateBatch(len(part.offsets) - 1, {TABLE: part}) for part in parts]
         return concatenated(batches) if batches else UpdateBatch(0)
 
+    def held_rows(self, units: Units) -> IntArray:
+        """The items had."""
+        return units.columns["items"].astype(np.int64)
+
     def export(
         self, parameters: Parameters, domain: RowDomain | None, options: BprOptions
     ) -> dict[str, EmbeddingTable]:

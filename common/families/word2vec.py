@@ -16,7 +16,7 @@ from pydantic import Field
 from common.errors import ConfigError
 from common.families import FamilyOptions, LocalTraining
 from common.families._text import token_rows
-from common.table import EmbeddingTable, RowDomain
+from common.table import EmbeddingTable, IntArray, RowDomain
 from common.units import Record, Units
 from common.update import Parameters, ParameterSpec, UpdateBatch
 
@@ -111,6 +111,10 @@ class Word2Vec:
 
         settings = Settings(_objective(options), options.subsample, options.shared_negatives, training)
         return train_clients(parameters, clients, _required(domain), settings, seeds=seeds)
+
+    def held_rows(self, units: Units) -> IntArray:
+        """The words that occur."""
+        return units.columns["rows"].astype(np.int64)
 
     def module(self, options: Word2VecOptions, rows: int) -> torch.nn.Module:
         """Two embeddings, ``centre`` and ``context``."""

@@ -16,11 +16,15 @@ from common.privacy.claim_words import (
     sampler_facts,
     secure_sum_facts,
     sentence,
+    votes_facts,
 )
 from common.privacy.grid import MECHANISMS, SecureSum
 from common.privacy.plan_checks import adjacency_of
+from common.privacy.row_votes import RowVotes
 
 if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
     from common.privacy.plan import PrivacyPlan
 
 FORMAT = 1
@@ -33,9 +37,15 @@ _UNPROTECTED = {
 }
 
 
-def make_claim(plan: PrivacyPlan, rounds_released: int) -> dict[str, Any]:
-    """The claim after ``rounds_released`` rounds; plain JSON, ``None`` where no epsilon can be claimed."""
-    observers = {observer: _observer(plan, observer, rounds_released) for observer in OBSERVERS}
+def make_claim(plan: PrivacyPlan, rounds_released: int, selections_released: int | None = None) -> dict[str, Any]:
+    """The claim after ``rounds_released`` rounds; plain JSON, ``None`` where no epsilon can be claimed.
+
+    Args:
+        selections_released: how many of the rounds began with votes on rows; never fewer than planned are claimed.
+    """
+    least = plan.selections(rounds_released)
+    selections = max(least, least if selections_released is None else selections_released)
+    observers = {name: _observer(plan, name, plan.event(name, rounds_released, selections)) for name in OBSERVERS}
     return {
         "format": FORMAT,
         "sentence": sentence(plan, observers["public"]["epsilon"]),
@@ -49,11 +59,13 @@ def make_claim(plan: PrivacyPlan, rounds_released: int) -> dict[str, Any]:
         "target_epsilon": plan.target_epsilon,
         "rounds_planned": plan.rounds,
         "rounds_released": rounds_released,
+        "selections_released": selections,
         "observers": observers,
         "accountants": _accountants(plan, observers["public"]),
         "mechanism": mechanism_facts(plan),
         "sampler": sampler_facts(plan),
         "secure_sum": secure_sum_facts(plan),
+        "votes": votes_facts(plan),
         "public": public_facts(plan),
         "not_covered": not_covered(plan),
         "plan_digest": plan.digest,
@@ -99,6 +111,7 @@ def plan_of(claim: Mapping[str, Any]) -> PrivacyPlan:
         selection_ratio=ratio,
         selection_threshold=_field(mechanism, "selection_threshold", float),
         secure=_secure_sum_of(claim),
+        votes=_votes_of(claim),
     )
 
 
@@ -113,6 +126,18 @@ def _secure_sum_of(claim: Mapping[str, Any]) -> SecureSum | None:
     if not counts["dimension"] or not counts["bits"]:
         raise PrivacyConfigError("a stored claim names no dimension or no bits of its secure sum")
     return SecureSum(aggregation=_field(stated, "aggregation", str), roster=_field(stated, "roster", bool), **counts)
+
+
+def _votes_of(claim: Mapping[str, Any]) -> RowVotes | None:
+    """The terms stated of votes on rows, as those of the secure sum."""
+    if claim.get("votes") is None:
+        return None
+    stated = _field(claim, "votes", dict)
+    names = ("max_selected_rows", "rows_per_client", "select_every", "min_contributors", "rows")
+    counts = {name: _field(stated, name, int) for name in names}
+    if not counts["rows"]:
+        raise PrivacyConfigError("a stored claim names no rows that were voted on")
+    return RowVotes(**counts)
 
 
 def recompute(claim: Mapping[str, Any]) -> dict[str, float]:
@@ -143,12 +168,17 @@ def problems(claim: Mapping[str, Any], *, tolerance: float = 1e-3) -> list[str]:
     plan, rounds = plan_of(claim), _field(claim, "rounds_released", int)
     if (plan.mode == "distributed") != (plan.secure is not None):
         return ["mode distributed, and it alone, has a secure sum"]
+    if (plan.secure is not None and plan.rows == "selected") != (plan.votes is not None):
+        return ["votes select the rows of mode distributed, and of it alone"]
+    selections = _field(claim, "selections_released", int)
     found = [] if plan.digest == claim.get("plan_digest") else ["the digest is not that of the plan described"]
     if claim["accountants"]["first"]["name"] != _first(plan):
         found.append("the first accountant is not the one that covers the stated mechanism")
     found += _wording_problems(plan, claim) + _combination_problems(plan)
     if rounds < 1:
         found.append("the claim counts no released round")
+    if selections < plan.selections(rounds):
+        found.append("the claim counts fewer selections of rows than its rounds have")
     if _field(claim, "void", bool) != (plan.test_mode or plan.mode == "none"):
         found.append("the claim says the wrong thing about being void")
     costs = recompute(claim)
@@ -156,7 +186,7 @@ def problems(claim: Mapping[str, Any], *, tolerance: float = 1e-3) -> list[str]:
         found.append("the claim does not speak about exactly the known observers")
     for name in sorted(set(costs) & set(OBSERVERS)):
         entry = claim["observers"][name]
-        if accounting.event_to_json(plan.event(name, rounds)) != entry["event"]:
+        if accounting.event_to_json(plan.event(name, rounds, selections)) != entry["event"]:
             found.append(f"against {name} the events are not those of the stated noise, sampling and rounds")
         found += _epsilon_problems(plan, name, entry.get("epsilon"), costs[name] / (1 + tolerance))
     return found
@@ -175,6 +205,7 @@ def _wording_problems(plan: PrivacyPlan, claim: Mapping[str, Any]) -> list[str]:
         "mechanism": mechanism_facts(plan),
         "sampler": sampler_facts(plan),
         "secure_sum": secure_sum_facts(plan),
+        "votes": votes_facts(plan),
     }
     return [
         f"the field {name!r} is not what follows from the plan"
@@ -192,7 +223,8 @@ def _combination_problems(plan: PrivacyPlan) -> list[str]:
         "mode example protects no whole client": example and plan.unit_is_client,
         "mode example adds Gaussian noise alone": example and plan.mechanism != "gaussian",
         "mode distributed adds integer noise alone": plan.secure is not None and plan.mechanism not in MECHANISMS,
-        "rows are selected in mode example alone": plan.rows == "selected" and not example,
+        "rows are selected where no guarantee is known": plan.rows == "selected" and not example and not plan.votes,
+        "votes on rows protect whole clients alone": plan.votes is not None and not plan.unit_is_client,
     }
     return [problem for problem, found in wrong.items() if found]
 
@@ -217,8 +249,7 @@ def _field(data: Any, name: str, kind: type) -> Any:
     return value
 
 
-def _observer(plan: PrivacyPlan, observer: str, rounds: int) -> dict[str, Any]:
-    event = plan.event(observer, rounds)
+def _observer(plan: PrivacyPlan, observer: str, event: DpEvent) -> dict[str, Any]:
     if plan.test_mode:
         reason: str | None = _TEST_MODE
     else:

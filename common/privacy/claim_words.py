@@ -86,6 +86,24 @@ def secure_sum_facts(plan: PrivacyPlan) -> dict[str, Any] | None:
     }
 
 
+def votes_facts(plan: PrivacyPlan) -> dict[str, Any] | None:
+    """The votes that select rows in mode distributed, and what follows from their terms; ``None`` elsewhere."""
+    if plan.votes is None:
+        return None
+    grid = plan.vote_grid
+    return {
+        **dataclasses.asdict(plan.votes),
+        "noise": "skellam, a share of it by every client on every row",
+        "noise_multiplier": plan.vote_multiplier,
+        "value_noise_multiplier": plan.value_multiplier,
+        "noise_share": grid.share,
+        "noise_stddev": grid.stddev,
+        "bits": grid.bits,
+        "threshold": grid.threshold,
+        "accounted": "the noised votes of all rows, seen by the coordinator, and not the selected rows alone",
+    }
+
+
 def sampler_facts(plan: PrivacyPlan) -> dict[str, Any]:
     """How clients and units are drawn."""
     return {

@@ -69,6 +69,24 @@ def _integer_to_json(event: Any) -> Any:
     raise PrivacyConfigError(f"{type(event).__name__} is not an event that can be stored")
 
 
+def repeated(event: DpEvent, times: int) -> DpEvent:
+    """``event`` so many times. Raises ``PrivacyConfigError`` for a negative number."""
+    import dp_accounting as dp
+
+    if times < 0:
+        raise PrivacyConfigError(f"rounds must not be negative, not {times}")
+    if times == 0:
+        return dp.NoOpDpEvent()
+    return event if times == 1 else dp.SelfComposedDpEvent(event, times)
+
+
+def composed(events: list[DpEvent]) -> DpEvent:
+    """All of ``events``, one or more, each chosen in the knowledge of what came out of those before."""
+    import dp_accounting as dp
+
+    return events[0] if len(events) == 1 else dp.ComposedDpEvent(events)
+
+
 def truncated_poisson_event(noise_multiplier: float, *, rate: float, units: int, most_units: int) -> DpEvent:
     """One release of a sample drawn with ``rate``; where it is larger, a random subset of ``most_units`` is kept.
 

@@ -174,7 +174,7 @@ def grid_at(secure: SecureSum, shape: Shape, noise_multiplier: float, scale: flo
     norm = scale * shape.l2_clip_norm
     most = rounded_squared_norm(norm, length)
     total = (noise_multiplier * norm) ** 2 / secure.honest
-    share = _few_bits(total / 2 if shape.mechanism == "skellam" else math.sqrt(total))
+    share = few_bits(total / 2 if shape.mechanism == "skellam" else math.sqrt(total))
     room = 2 ** (secure.bits - 1) - 1 if secure.bits else 0
     made = Grid(secure, shape, scale, length, most, 0, share, room)
     left = (room - noise_reach(made)) // secure.max_clients
@@ -225,6 +225,11 @@ def noise_reach(grid: Grid) -> int:
     variance = grid.share_variance * grid.secure.max_clients
     if grid.shape.mechanism != "skellam":
         return math.ceil(math.sqrt(2 * variance * wanted))
+    return skellam_reach(variance, wanted)
+
+
+def skellam_reach(variance: float, wanted: float) -> int:
+    """What Skellam noise reaches, on one side, with a probability of at most exp(-wanted)."""
 
     def exponent(x: float) -> float:
         return x * math.asinh(x / variance) - x * x / (math.hypot(x, variance) + variance)
@@ -249,7 +254,7 @@ def share_fraction(grid: Grid) -> Fraction:
     return Fraction(grid.share)
 
 
-def _few_bits(value: float) -> float:
+def few_bits(value: float) -> float:
     """``value`` rounded up to 32 significant bits."""
     mantissa, exponent = math.frexp(value)
     return math.ldexp(math.ceil(math.ldexp(mantissa, _SHARE_BITS)), exponent - _SHARE_BITS)

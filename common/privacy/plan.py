@@ -14,6 +14,7 @@ from common.errors import PrivacyConfigError
 from common.privacy import accounting, mechanisms
 from common.privacy.claim import OBSERVERS, make_claim
 from common.privacy.clipping import check_clip_norm
+from common.privacy.events import composed, repeated
 from common.privacy.grid import Grid, SecureSum, Shape
 from common.privacy.plan_checks import (
     adjacency_of,
@@ -21,13 +22,14 @@ from common.privacy.plan_checks import (
     clip_norm_of,
     mechanism_of,
     refuse_unproven,
+    row_votes_of,
     secure_sum_of,
 )
 from common.privacy.plan_sizing import grid_of
+from common.privacy.row_votes import RowVotes, VoteGrid, vote_grid
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
-
 
 __all__ = ["OBSERVERS", "PrivacyPlan", "make_plan"]
 
@@ -55,6 +57,7 @@ class PrivacyPlan:
         selection_ratio: noise multiplier of the votes that select rows, over ``noise_multiplier``; 0 when dense.
         selection_threshold: votes that keep a row, in standard deviations of their noise; 0 when dense.
         secure: terms of the secure sum in mode distributed, ``None`` elsewhere; see ``plan_sizing.sized``.
+        votes: terms of the votes that select rows in mode distributed, ``None`` elsewhere.
     """
 
     mode: str
@@ -76,6 +79,7 @@ class PrivacyPlan:
     selection_ratio: float = 0.0
     selection_threshold: float = 0.0
     secure: SecureSum | None = None
+    votes: RowVotes | None = None
 
     @property
     def noise_stddev(self) -> float:
@@ -111,7 +115,19 @@ class PrivacyPlan:
         """
         if self.secure is None:
             raise PrivacyConfigError(f"mode {self.mode!r} has no grid")
-        return grid_of(self.secure, self.grid_shape, self.noise_multiplier)
+        return grid_of(self.secure, self.grid_shape, self.value_multiplier)
+
+    @property
+    def vote_grid(self) -> VoteGrid:
+        """Bits, noise shares and threshold of the votes on rows in mode distributed: a function of the fields above.
+
+        Raises:
+            PrivacyConfigError: no votes are cast, or the row domain is not known yet.
+        """
+        if self.secure is None or self.votes is None:
+            raise PrivacyConfigError("no client votes on rows in this plan")
+        noise = self.vote_multiplier
+        return vote_grid(self.votes, self.secure, noise_multiplier=noise, threshold=self.selection_threshold)
 
     @property
     def amplified(self) -> bool:
@@ -128,29 +144,46 @@ class PrivacyPlan:
         return self.mode in ("local", "example") or (self.mode == "distributed" and masked)
 
     def round_event(self, observer: str) -> DpEvent:
-        """What one round costs against ``observer``."""
+        """What one round costs against ``observer``; where clients vote on rows, one that begins with votes."""
         import dp_accounting as dp
 
         if not self.protects(observer):
             return dp.NonPrivateDpEvent()
         if self.mode == "distributed":  # never amplified: the coordinator draws the cohort
-            return self.grid.event()
+            values = self.grid.event()
+            return values if self.votes is None else dp.ComposedDpEvent([self.vote_grid.event(), values])
         step = mechanisms.load(self.mechanism).event(self.noise_multiplier)
         if self.mode == "example":
             drawn = dp.PoissonSampledDpEvent(self.unit_rate, step) if self.unit_rate < 1 else step
             return dp.SelfComposedDpEvent(drawn, self.local_steps)
         return dp.PoissonSampledDpEvent(self.rate, step) if self.amplified and self.rate < 1 else step
 
-    def event(self, observer: str, rounds: int) -> DpEvent:
-        """What ``rounds`` rounds cost against ``observer``."""
-        return repeated(self.round_event(observer), rounds)
+    def parts(self, observer: str, rounds: int, selections: int | None = None) -> dict[str, tuple[DpEvent, int]]:
+        """What ``rounds`` rounds consist of: name -> an event and how often it happens.
 
-    def epsilon(self, observer: str, rounds: int | None = None) -> float:
+        Args:
+            selections: how many times clients vote on rows; by default as in so many rounds without a repetition.
+        """
+        if self.votes is None or not self.protects(observer):
+            return {"round": (self.round_event(observer), rounds)}
+        times = self.selections(rounds) if selections is None else selections
+        return {"values": (self.grid.event(), rounds), "votes": (self.vote_grid.event(), times)}
+
+    def selections(self, rounds: int) -> int:
+        """How many of the first ``rounds`` rounds begin with votes on rows."""
+        return 0 if self.votes is None else self.votes.selections(rounds)
+
+    def event(self, observer: str, rounds: int, selections: int | None = None) -> DpEvent:
+        """What ``rounds`` rounds, of which ``selections`` (default: as planned) begin with votes, cost ``observer``."""
+        return composed([repeated(*part) for part in self.parts(observer, rounds, selections).values()])
+
+    def epsilon(self, observer: str, rounds: int | None = None, selections: int | None = None) -> float:
         """Epsilon at ``delta`` against ``observer`` after ``rounds`` (default: all); ``inf`` where nothing protects.
 
         In test mode this is what the noise would be worth if it were secret; ``claim`` reports no epsilon then.
         """
-        return accounting.epsilon(self.event(observer, self.rounds if rounds is None else rounds), self.delta)
+        event = self.event(observer, self.rounds if rounds is None else rounds, selections)
+        return accounting.epsilon(event, self.delta)
 
     def client_run_event(self) -> DpEvent:
         """What one client's ledger is charged when the whole planned run is reserved before the first draw."""
@@ -182,9 +215,9 @@ class PrivacyPlan:
         """SHA-256 over every field: two parties with one digest mean the same plan."""
         return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
 
-    def claim(self, rounds_released: int) -> dict[str, Any]:
+    def claim(self, rounds_released: int, selections_released: int | None = None) -> dict[str, Any]:
         """The certificate: what is promised to whom after ``rounds_released`` rounds. See ``common.privacy.claim``."""
-        return make_claim(self, rounds_released)
+        return make_claim(self, rounds_released, selections_released)
 
 
 def make_plan(
@@ -210,9 +243,7 @@ def make_plan(
     plan, which accounts nothing before.
     """
     secure = secure_sum_of(privacy, federation)
-    selected = federation.rows == "selected"
-    if selected and privacy.mode != "example":
-        raise PrivacyConfigError("federation.rows = 'selected' is offered in mode 'example' alone")
+    votes, selected = row_votes_of(privacy, federation, unit=unit, additive=additive), federation.rows == "selected"
     if privacy.mode == "none":
         return _unprotected(privacy, federation, unit)
     accounting.check_delta_range(privacy.delta)
@@ -238,6 +269,7 @@ def make_plan(
         selection_ratio=privacy.selection_ratio if selected else 0.0,
         selection_threshold=privacy.selection_threshold if selected else 0.0,
         secure=secure,
+        votes=votes,
     )
     if secure is not None:
         return draft
@@ -266,14 +298,3 @@ def _unprotected(privacy: PrivacyConfig, federation: FederationConfig, unit: str
         unit_rate=0.0,
         test_mode=privacy.test_mode,
     )
-
-
-def repeated(event: DpEvent, times: int) -> DpEvent:
-    """``event`` so many times. Raises ``PrivacyConfigError`` for a negative number."""
-    import dp_accounting as dp
-
-    if times < 0:
-        raise PrivacyConfigError(f"rounds must not be negative, not {times}")
-    if times == 0:
-        return dp.NoOpDpEvent()
-    return event if times == 1 else dp.SelfComposedDpEvent(event, times)

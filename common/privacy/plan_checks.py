@@ -6,6 +6,7 @@ from common.config import FederationConfig, PrivacyConfig, TrainingConfig
 from common.errors import PrivacyConfigError
 from common.privacy.clipping import check_clip_norm
 from common.privacy.grid import MECHANISMS, SecureSum
+from common.privacy.row_votes import RowVotes
 
 _ADD_REMOVE_CLIENT = "add or remove everything one client contributes (how many clients are enrolled is public)"
 _ADD_REMOVE_UNIT = "add or remove one unit of a client (that the client takes part is not hidden)"
@@ -125,3 +126,47 @@ def secure_sum_of(privacy: PrivacyConfig, federation: FederationConfig) -> Secur
         roster=bool(federation.roster),
         bits=federation.bits,
     )
+
+
+def row_votes_of(privacy: PrivacyConfig, federation: FederationConfig, *, unit: str, additive: bool) -> RowVotes | None:
+    """The votes on rows of mode distributed, of a row domain not known yet; ``None`` where no client votes.
+
+    Raises:
+        PrivacyConfigError: rows are selected where no guarantee or no use is known, or settings without effect.
+    """
+    selected = federation.rows == "selected"
+    if selected and privacy.mode not in ("example", "distributed"):
+        raise PrivacyConfigError(
+            "federation.rows = 'selected' is offered in the modes 'example' and 'distributed' alone",
+            remedy="Set federation.rows = 'dense', or one of these modes.",
+        )
+    if not selected or privacy.mode != "distributed":
+        _refuse_votes_without_effect(federation)
+        return None
+    if unit != "client":
+        raise PrivacyConfigError(
+            f"rows = 'selected' in mode 'distributed' protects the unit 'client' alone, not {unit!r}: a client caps "
+            "the votes of all its units together, so which rows one unit's votes push out depends on the others",
+            remedy="Set data.unit = 'client', or federation.rows = 'dense'.",
+        )
+    if additive:
+        raise PrivacyConfigError(
+            "this family's step reads a statistic of every row, and a row that is not selected would become zero",
+            remedy="Set federation.rows = 'dense', or use a family with local steps (word2vec, useritem_bpr).",
+        )
+    return RowVotes(
+        max_selected_rows=federation.max_selected_rows,
+        rows_per_client=federation.rows_per_client,
+        select_every=federation.select_every,
+        min_contributors=federation.min_contributors,
+    )
+
+
+def _refuse_votes_without_effect(federation: FederationConfig) -> None:
+    unset = {"max_selected_rows": 0, "rows_per_client": 0, "min_contributors": 1, "select_every": 1}
+    for name, value in unset.items():
+        if getattr(federation, name) != value:
+            raise PrivacyConfigError(
+                f"federation.{name} has an effect in mode 'distributed' with rows = 'selected' alone",
+                remedy=f"Take federation.{name} out.",
+            )

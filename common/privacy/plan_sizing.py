@@ -12,6 +12,7 @@ from common.errors import PrivacyConfigError
 from common.privacy import accounting
 from common.privacy.grid import BITS, Grid, SecureSum, Shape, grid_at, scales, too_coarse, too_fine
 from common.privacy.integer_events import SMOOTHING_VARIANCE
+from common.privacy.row_votes import event_at
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -23,36 +24,49 @@ _STDDEVS = (1e-3, 0.999e6)  # of all noise, in steps: what events of integer noi
 _Multiplier = Callable[[float], float]  # scale -> noise multiplier
 
 
-def sized(plan: PrivacyPlan, dimension: int) -> PrivacyPlan:
-    """The plan for updates of ``dimension`` numbers; any other mode's plan as it is.
+def sized(plan: PrivacyPlan, dimension: int, rows: int = 0) -> PrivacyPlan:
+    """The plan for sums of ``dimension`` numbers; any other mode's plan as it is.
 
     Bits that were left open are the fewest of 16, 24 and 32 with which rounding adds at most 1 % to the sensitivity; 32
     where none do, and the plan shows how much it is. Noise for a target epsilon is calibrated at the very scale used.
 
+    Args:
+        rows: of the row domain, where clients vote on rows.
+
     Raises:
         PrivacyConfigError: no scale fits these clients and bits, or no noise reaches the target.
     """
-    if plan.secure is None:
+    secure = plan.secure
+    if secure is None:
         return plan
+    if plan.votes is not None:
+        plan = dataclasses.replace(plan, votes=dataclasses.replace(plan.votes, rows=rows))
     if dimension < 1:
         raise PrivacyConfigError("a secure sum needs updates of one number at least")
     shape = plan.grid_shape
     multiplier = _calibrated(plan, dimension) if plan.target_epsilon is not None else lambda _: plan.noise_multiplier
+
+    def of_values(scale: float) -> float:
+        return dataclasses.replace(plan, noise_multiplier=multiplier(scale)).value_multiplier
+
     found: Grid | None = None
-    for bits in (plan.secure.bits,) if plan.secure.bits else BITS:
-        terms = dataclasses.replace(plan.secure, dimension=dimension, bits=bits)
-        wider = _finest(terms, shape, multiplier)
+    for bits in (secure.bits,) if secure.bits else BITS:
+        terms = dataclasses.replace(secure, dimension=dimension, bits=bits)
+        wider = _finest(terms, shape, of_values)
         found = wider or found
         if wider is not None and wider.inflation <= MOST_INFLATION:
             break
     if found is None:
         raise PrivacyConfigError(
-            f"no scale fits {plan.secure.max_clients} clients and their noise into the bits of a masked number, with "
+            f"no scale fits {secure.max_clients} clients and their noise into the bits of a masked number, with "
             "noise that can be drawn",
             remedy="Raise federation.bits, lower federation.max_clients, or raise min_clients - colluders towards it; "
             "with very little noise, raise privacy.noise_multiplier.",
         )
-    return dataclasses.replace(plan, secure=found.secure, noise_multiplier=multiplier(found.scale))
+    made = dataclasses.replace(plan, secure=found.secure, noise_multiplier=multiplier(found.scale))
+    if made.votes is not None:
+        _ = made.vote_grid  # refuses votes whose noise cannot be drawn
+    return made
 
 
 @functools.lru_cache(maxsize=64)
@@ -113,18 +127,22 @@ def _calibrated(plan: PrivacyPlan, dimension: int) -> _Multiplier:
     def multiplier(scale: float) -> float:
         if secure is None:
             return math.inf
-        from dp_accounting import SelfComposedDpEvent
+        from dp_accounting import ComposedDpEvent, SelfComposedDpEvent
 
         fixed = secure
-        if plan.grid_shape.mechanism == "discrete_gaussian":
+        if plan.grid_shape.mechanism == "discrete_gaussian" and plan.votes is None:
             sigma = _of_dominating_gaussian(fixed, plan.grid_shape, scale, gaussian())
             if sigma is not None:
                 return sigma
 
         def run_event(sigma: float) -> DpEvent:
-            norm = scale * plan.l2_clip_norm
-            held = min(max(sigma, _STDDEVS[0] / norm), _STDDEVS[1] / norm)  # beyond, the search meets a constant
-            return SelfComposedDpEvent(grid_at(fixed, plan.grid_shape, held, scale).event(), plan.rounds)
+            norm, made = scale * plan.l2_clip_norm, dataclasses.replace(plan, noise_multiplier=sigma)
+            held = min(max(made.value_multiplier, _STDDEVS[0] / norm), _STDDEVS[1] / norm)  # beyond, a constant is met
+            values = SelfComposedDpEvent(grid_at(fixed, plan.grid_shape, held, scale).event(), plan.rounds)
+            if plan.votes is None:
+                return values
+            votes = event_at(plan.votes, made.vote_multiplier)
+            return ComposedDpEvent([values, SelfComposedDpEvent(votes, plan.selections(plan.rounds))])
 
         try:
             return accounting.calibrate(run_event, epsilon=target, delta=plan.delta)

@@ -59,7 +59,8 @@ def _recomputed(certificate: Mapping[str, Any]) -> str:
     stated = plan_of(certificate)
     for name, entry in certificate["observers"].items():
         # First, because an invented list of events could keep the accountant busy for ever.
-        if entry["event"] != event_to_json(stated.event(name, certificate["rounds_released"])):
+        event = stated.event(name, certificate["rounds_released"], certificate["selections_released"])
+        if entry["event"] != event_to_json(event):
             raise ReleaseError(f"against {name!a} the events are not those of the stated noise, sampling and rounds")
     found = problems(certificate, tolerance=RELATIVE_TOLERANCE)
     if found:
@@ -118,7 +119,8 @@ def _plan_with_noise_of(scenario: Scenario, stated: PrivacyPlan) -> PrivacyPlan:
     if stated.secure is None or plan.secure is None:
         return plan
     bits = plan.secure.bits or stated.secure.bits  # left open, they were chosen together with the noise
-    return sized(dataclasses.replace(plan, secure=dataclasses.replace(plan.secure, bits=bits)), stated.secure.dimension)
+    plan = dataclasses.replace(plan, secure=dataclasses.replace(plan.secure, bits=bits))
+    return sized(plan, stated.secure.dimension, 0 if stated.votes is None else stated.votes.rows)
 
 
 def _as_large(certificate: Mapping[str, Any], raw: Mapping[str, Any], row_counts: Set[int]) -> str:
@@ -130,6 +132,8 @@ def _as_large(certificate: Mapping[str, Any], raw: Mapping[str, Any], row_counts
     possible = {work.dimension_of(rows) for rows in row_counts or {0}}
     if stated not in possible:
         raise ReleaseError(f"an update has {sorted(possible)} numbers by the tables, {stated!a} by the certificate")
+    if work.plan.votes is not None and certificate["votes"]["rows"] not in row_counts:
+        raise ReleaseError("the rows voted on, by the certificate, are not those of the tables")
     return f"updates of {stated} numbers"
 
 

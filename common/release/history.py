@@ -19,6 +19,7 @@ PUBLIC_FIELDS = frozenset(
         "step_norm",
         "enrolled_clients",
         "cohort_expected",
+        "selected_rows",
     }
 )
 
@@ -56,10 +57,11 @@ def with_spend(rounds: Sequence[Mapping[str, Any]], certificate: Mapping[str, An
     entries = [dict(entry) for entry in rounds]
     if certificate["void"] or not entries:
         return entries
-    plan = plan_of(certificate)
-    lost = certificate["rounds_released"] - len(entries)
+    plan, whole = plan_of(certificate), certificate["selections_released"]
+    lost, again = certificate["rounds_released"] - len(entries), whole - plan.selections(len(entries))
     points = min(SPEND_POINTS, len(entries))
     for number in {math.ceil(len(entries) * (k + 1) / points) for k in range(points)}:
-        spend = {o: plan.epsilon(o, number + lost) for o in OBSERVERS if plan.protects(o)}
+        votes = min(whole, max(plan.selections(number + lost), plan.selections(number) + again))
+        spend = {o: plan.epsilon(o, number + lost, votes) for o in OBSERVERS if plan.protects(o)}
         entries[number - 1]["epsilon"] = {o: value for o, value in spend.items() if math.isfinite(value)}
     return entries

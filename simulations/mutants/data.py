@@ -15,7 +15,7 @@ from simulations import holdout
 from simulations import partition as partitions
 from simulations.mutants import Mutant, instead_of
 
-_from_picture, _hold_out, _reservation = images._from_picture, holdout.hold_out_clients, Admission.reservation
+_from_picture, _hold_out, _reservations = images._from_picture, holdout.hold_out_clients, Admission.reservations
 
 
 def _numbered_labels(path: Path, name: str, data: Any) -> Any:
@@ -45,13 +45,13 @@ def _no_charge(self: Session, *_: Any) -> None:
 
 def _one_round(self: Admission, coordinator: str) -> Any:
     """Reserves one round, whatever is planned."""
-    return dataclasses.replace(_reservation(self, coordinator), rounds=1)
+    return [dataclasses.replace(part, rounds=1) for part in _reservations(self, coordinator)]
 
 
 def _other_event(self: Admission, coordinator: str) -> Any:
     """Books the round as if half of the clients had been drawn."""
     event = '{"event": "poisson_sampled", "of": {"event": "gaussian", "noise_multiplier": 2.0}, "rate": 0.5}'
-    return dataclasses.replace(_reservation(self, coordinator), event_json=event)
+    return [dataclasses.replace(part, event_json=event) for part in _reservations(self, coordinator)]
 
 
 MUTANTS = (
@@ -71,10 +71,10 @@ MUTANTS = (
         replacing=instead_of(partitions, "_atoms", _atoms_by_file),
     ),
     Mutant("rounds that no ledger is charged for", "ledger", replacing=instead_of(Session, "charge", _no_charge)),
-    Mutant("one round reserved for all", "ledger", replacing=instead_of(Admission, "reservation", _one_round)),
+    Mutant("one round reserved for all", "ledger", replacing=instead_of(Admission, "reservations", _one_round)),
     Mutant(
         "another event in the ledger than in the plan",
         "ledger",
-        replacing=instead_of(Admission, "reservation", _other_event),
+        replacing=instead_of(Admission, "reservations", _other_event),
     ),
 )
