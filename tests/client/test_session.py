@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import client.session as session_module
+from client.answers import failure_reply
 from client.ledger import Ledger
 from client.policy import Policy
-from client.answers import failure_reply
 from client.session import Session
 from client.store import by_client, encode_clients
 from common import wire
