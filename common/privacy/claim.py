@@ -81,7 +81,7 @@ def plan_of(claim: Mapping[str, Any]) -> PrivacyPlan:
     from common.privacy.plan import PrivacyPlan
 
     first = _field(_field(claim, "accountants", dict), "first", dict).get("name")
-    if _field(claim, "format", int) != FORMAT or first not in ("PLD", "RDP"):
+    if _field(claim, "format", int) != FORMAT or first not in ("PLD", "RDP", "PLD + RDP"):
         raise PrivacyConfigError(
             f"only claims of format {FORMAT} by the accountants PLD and RDP are accepted, not by {first!r} (the GDP "
             "approximation, for one, reports too small an epsilon)"
