@@ -13,6 +13,7 @@ from common.update import ParameterSpec
 from common.work import Work
 from simulations.cohort import ASSUMED_CLIENTS, cohort_is_open, with_cohort
 from simulations.federation import enrolled_work
+from simulations.selection_cost import bytes_of_phases, votes_selection
 from simulations.timing import estimated_seconds
 
 MOST_ROUNDS_SHOWN = 20
@@ -44,7 +45,7 @@ def describe(scenario: Scenario) -> dict[str, Any]:
         "l2_clip_norm": plan.l2_clip_norm,
         "noise_multiplier": plan.noise_multiplier,
         "noise_stddev": plan.noise_stddev,
-        **({"selection": selection(work)} if plan.rows == "selected" else {}),
+        **({"selection": votes_selection(work) if plan.votes else selection(work)} if plan.rows == "selected" else {}),
         "epsilon": {observer: plan.epsilon(observer, rounds) for observer in OBSERVERS},
         "epsilon_per_round": [
             {observer: plan.epsilon(observer, r) for observer in OBSERVERS}
@@ -83,7 +84,8 @@ def bytes_per_round(work: Work) -> dict[str, int]:
     """
     sent, received = work.update_specs, sum(_VALUE * math.prod(s.shape) for s in work.specs)
     if work.plan.secure is not None:
-        masked = vector_length(work.plan, sent) * work.plan.secure.bits // 8
+        masked = vector_length(work.plan, work.sum_specs) * work.plan.secure.bits // 8
+        masked += bytes_of_phases(work)["votes"] if work.plan.votes else 0
         return {"client_receives_at_most": received, "client_sends_beside_keys_and_shares": masked}
     tables, dense = _tables(sent), sum(_VALUE * math.prod(s.shape) for s in sent if not s.is_table)
     whole = dense + sum(_message(s, s.shape[0]) for s in tables)

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from client.integers import client_integers
+from client.selected import row_votes, selected_integers
 from client.training import FAILURES, Randomness, client_updates, local_training
 from common.errors import FedembedError
-from common.families import AdditiveFamily
+from common.families import AdditiveFamily, LocalTraining
 from common.privacy.distributed import released_from_sum
 from common.privacy.plan_sizing import sized
 from common.privacy.private_sum import PrivateSum, Released, release
 from common.privacy.rng import NoiseSource
+from common.privacy.selected_rows import on_rows, selected_rows
 from common.table import RowDomain
 from common.units import Units
 from common.update import Parameters
@@ -144,7 +146,10 @@ def _trial_work(work: Work, size: Size) -> Work:
     plan = dataclasses.replace(work.plan, local_steps=size.steps, unit_rate=1.0) if example else work.plan
     if plan.secure is not None:
         plan = dataclasses.replace(plan, target_epsilon=None, secure=dataclasses.replace(plan.secure, dimension=0))
-        plan = sized(plan, work.dimension_of(size.rows))
+        if plan.votes is not None:
+            fewer = {n: min(getattr(plan.votes, n), size.rows) for n in ("max_selected_rows", "rows_per_client")}
+            plan = dataclasses.replace(plan, votes=dataclasses.replace(plan.votes, **fewer, rows=0))
+        plan = sized(plan, dataclasses.replace(work, plan=plan).dimension_of(size.rows), size.rows)
     return dataclasses.replace(work, scenario=scenario, domain=domain, plan=plan)
 
 
@@ -153,11 +158,27 @@ def _client_round(work: Work, size: Size) -> Callable[[], Any]:
     trial = _trial_work(work, size)
     parameters, units = _parameters(trial), _made_up_client(trial, size.units)
     training, randomness = local_training(trial, 1), [Randomness(0, NoiseSource.from_os())]
+    if trial.plan.votes is not None:
+        return _votes_and_values(trial, parameters, [units], training, randomness)
     if trial.plan.secure is not None:
         return lambda: next(
             client_integers(trial, parameters, [units], training=training, randomness=randomness, round_number=1)
         )
     return lambda: client_updates(trial, parameters, [units], training=training, randomness=randomness)
+
+
+def _votes_and_values(
+    trial: Work, parameters: Parameters, clients: list[Units], training: LocalTraining, randomness: list[Randomness]
+) -> Callable[[], Any]:
+    """Both vectors of a round that begins with votes, for as many rows as may be selected."""
+    call: dict[str, Any] = {"training": training, "randomness": randomness, "round_number": 1}
+    rows = np.arange(trial.sum_specs[0].shape[0])
+
+    def act() -> tuple[Any, Any]:
+        votes = next(row_votes(trial, clients, randomness))
+        return votes, next(selected_integers(trial, parameters, clients, rows=rows, **call))
+
+    return act
 
 
 def _coordinator_round(work: Work, size: Size) -> Callable[[], object]:
@@ -181,6 +202,10 @@ def _coordinator_round(work: Work, size: Size) -> Callable[[], object]:
 
 
 def _released(work: Work, answer: Any) -> Released:
+    if work.plan.votes is not None:
+        votes, values = answer
+        rows = selected_rows(work.plan.vote_grid, votes)
+        return on_rows(released_from_sum(work.plan, work.sum_specs, values, rotation_seed=0), rows)
     if work.plan.secure is not None:
         return released_from_sum(work.plan, work.update_specs, answer, rotation_seed=0)
     total = PrivateSum(work.update_specs)
