@@ -10,10 +10,10 @@ import numpy as np
 from client.training import FAILURES, Randomness, isolated_updates
 from common.errors import PrivacyConfigError
 from common.families import LocalTraining
-from common.privacy.distributed import Masked, client_vectors
+from common.privacy.distributed import Masked
 from common.privacy.rotation import rotation_seed
 from common.privacy.row_votes import RowVotes
-from common.privacy.selected_rows import Words, client_votes, noised_votes, restricted
+from common.privacy.selected_rows import Words, client_votes, noised_votes, selected_vectors
 from common.table import IntArray
 from common.units import Units
 from common.update import Parameters
@@ -52,9 +52,7 @@ def selected_integers(
     round_number: int,
     rows: IntArray,
 ) -> Iterator[Masked]:
-    """What the given clients put into the sum of values: each update is restricted to ``rows``, THEN clipped.
-
-    Clipped first, an update would lose to rows that nobody gets to see.
+    """What the given clients put into the sum of values, for ``rows``, one client at a time: shape (length,), unsigned.
 
     Raises:
         PrivacyConfigError: no votes in this plan, or a seeded source of noise outside test mode.
@@ -63,7 +61,7 @@ def selected_integers(
     sources = [own.required_noise for own in randomness]
     updates = isolated_updates(work, parameters, clients, training=training, randomness=randomness)
     turn = rotation_seed(work.scenario.seed, round_number)
-    return client_vectors(work.plan, work.sum_specs, restricted(updates, rows), sources, rotation_seed=turn)
+    return selected_vectors(work.plan, work.sum_specs, updates, sources, rows=rows, rotation_seed=turn)
 
 
 def _terms(work: Work) -> RowVotes:

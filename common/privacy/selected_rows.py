@@ -7,6 +7,7 @@ and the slots beyond hold noise that is thrown away.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -14,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import PrivacyConfigError, WireError
+from common.privacy.distributed import Masked, client_vectors
 from common.privacy.integer_noise import skellam
+from common.privacy.plan import PrivacyPlan
 from common.privacy.private_sum import Released
 from common.privacy.rng import NoiseSource
 from common.privacy.row_votes import RowVotes, VoteGrid
 from common.table import IntArray
-from common.update import RowBatch, UpdateBatch
+from common.update import ParameterSpec, RowBatch, UpdateBatch
 
 Words = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32]
 
@@ -99,6 +102,29 @@ def checked_rows(terms: RowVotes, data: bytes) -> IntArray:
     if len(found) and not 0 <= int(found[0]) <= int(found[-1]) < terms.rows:
         raise WireError("a selection names a row that there is not")
     return found
+
+
+def selected_vectors(  # exception: as ``distributed.client_vectors``, and the rows
+    plan: PrivacyPlan,
+    slots: Sequence[ParameterSpec],
+    updates: UpdateBatch,
+    sources: Sequence[NoiseSource],
+    *,
+    rows: IntArray,
+    rotation_seed: int,
+) -> Iterator[Masked]:
+    """What each client sends as values: its update on ``rows`` alone, THEN clipped, with noise in every slot.
+
+    Clipped first, an update would lose to rows that nobody gets to see.
+
+    Args:
+        slots: from ``row_votes.slot_specs``.
+        updates: one contribution a client, over the whole tables.
+
+    Raises:
+        PrivacyConfigError: as ``distributed.client_vectors``.
+    """
+    return client_vectors(plan, slots, restricted(updates, rows), sources, rotation_seed=rotation_seed)
 
 
 def restricted(batch: UpdateBatch, rows: IntArray) -> UpdateBatch:

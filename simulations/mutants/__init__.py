@@ -16,6 +16,7 @@ from common.config import build_scenario
 from common.discovery import load_member, member_names
 from common.evaluation.conformance import CHECKS as OF_MECHANISMS
 from common.evaluation.conformance import Bench, Check, Finding, Subject, failures
+from common.evaluation.conformance.row_votes import row_vote_checks
 from common.evaluation.conformance.secure_sum import secure_sum_checks
 from common.table import RowDomain
 from common.work import Work, work_for
@@ -46,7 +47,8 @@ def _ledger(bench: Bench, seed: int) -> list[Finding]:
 
 
 CHECKS: dict[str, Check] = OF_MECHANISMS | {
-    c.name: c for c in (*NEIGHBOURS, Check("ledger", "T5", _ledger, False), *PROTOCOL, *secure_sum_checks())
+    c.name: c
+    for c in (*NEIGHBOURS, Check("ledger", "T5", _ledger, False), *PROTOCOL, *secure_sum_checks(), *row_vote_checks())
 }
 
 
