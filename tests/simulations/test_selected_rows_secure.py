@@ -24,6 +24,7 @@ from server.checkpoint import CheckpointDirectory, RunState
 from server.progress import LogReporter
 from server.vocabulary import row_domain
 from simulations.federation import enrolled_work, run_simulation
+from tests.simulations.test_secure_aggregation import distributed_run
 
 CLIENTS, ROWS = 12, 40
 BASE: dict[str, Any] = {
@@ -194,6 +195,31 @@ def test_a_selection_that_failed_is_charged_and_claimed(tmp_path: Path, monkeypa
     assert (release.certificate["rounds_released"], release.certificate["selections_released"]) == (3, 2)
     charged = {(reserved, charges) for _, reserved, charges in accounts(tmp_path)}
     assert charged == {(2, 2), (1, 2)}  # the node died before it charged the values of the first attempt
+
+
+def test_sessions_that_live_for_one_message_keep_what_the_second_phase_needs(tmp_path: Path) -> None:
+    """Three nodes with a folder each, whose every message is served by a new process, give the same table."""
+    chosen = scenario(rounds=2)
+    (tmp_path / "nodes").mkdir()
+    outcome = distributed_run(chosen, tmp_path / "nodes")
+    one = run(chosen, tmp_path / "one")
+    assert (outcome.state.round, outcome.selections) == (2, 1)
+    assert outcome.state.selected is not None and len(outcome.state.selected) == one.rounds[-1]["selected_rows"]
+    found = load_release(tmp_path / "nodes" / "release")
+    assert all(np.array_equal(found.tables[name].vectors, table) for name, table in vectors(one).items())
+
+
+def test_clients_that_are_told_other_rows_open_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client computes what its masks are bound to from the rows that it received."""
+    chosen = scenario(rounds=1)
+    real = secure_sums.rows_bytes
+
+    def fewer(rows: Any) -> bytes:
+        return real(rows[:-1])
+
+    monkeypatch.setattr(secure_sums, "rows_bytes", fewer)
+    with pytest.raises(RoundError, match=r"values: .*nothing was opened. Reasons: .*client says wrong_bind 12"):
+        run(chosen, tmp_path)
 
 
 def test_a_client_whose_rows_cannot_be_told_sends_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:
