@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
 from common.secagg.adverts import Advert, Adverts
@@ -35,10 +34,6 @@ class Cohort:
         self.degree, self.threshold = terms.neighbourhood(self.size)
         graph = Graph(self.names, self.degree, self.digest)
         self.of = tuple(tuple(self.position[other] for other in graph.of(name)) for name in self.names)
-
-    def place_of(self, holder: int, owner: int) -> int:
-        """Where ``holder`` stands among the neighbours of ``owner``."""
-        return bisect_left(self.of[owner], holder)
 
     def names_of(self, positions: Iterable[int]) -> tuple[str, ...]:
         """Names in the order of the positions."""

@@ -7,6 +7,9 @@ everything itself (``checks.py``).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 
 from common.errors import SecAggError
@@ -92,7 +95,7 @@ class RoundServer(Turns):
         self._close(Hop.SHARES)
         roll = set(self._shares)
         self._open_phase(roll, bind)
-        mail = {self._cohort.names[i]: self._with_mail(i).to_bytes() for i in sorted(roll)}
+        mail = {self._cohort.names[i]: opening.to_bytes() for i, opening in self._openings_with_mail()}
         self._commitments = {i: self._shares[i].commitments for i in roll}
         self._shares = {}
         return mail
@@ -227,13 +230,18 @@ class RoundServer(Turns):
         self._in_sum = set()
         self._begin(Hop.MASKED, self._cohort.names_of(roll))
 
-    def _with_mail(self, receiver: int) -> Opening:
-        """The first phase's opening for one client."""
-        senders = [j for j in self._cohort.of[receiver] if j in self._roll]
-        sealed = tuple(self._shares[j].sealed[self._cohort.place_of(receiver, j)] for j in senders)
-        salts = tuple(self._shares[j].salt for j in senders)
-        public = self._opening
-        return Opening(public.cohort, public.phase, public.roll, public.bind, salts, sealed)
+    def _openings_with_mail(self) -> Iterator[tuple[int, Opening]]:
+        """The first phase's opening for every client, with its senders in their order."""
+        salts: dict[int, list[bytes]] = {i: [] for i in sorted(self._roll)}
+        sealed: dict[int, list[bytes]] = {i: [] for i in salts}
+        for sender in salts:
+            shares = self._shares[sender]
+            for receiver, message in zip(self._cohort.of[sender], shares.sealed, strict=True):
+                if receiver in salts:
+                    salts[receiver].append(shares.salt)
+                    sealed[receiver].append(message)
+        for i in salts:
+            yield i, replace(self._opening, salts=tuple(salts[i]), sealed=tuple(sealed[i]))
 
     def _require_openable(self, responders: set[int]) -> None:
         """Abort unless these can open the sum: enough in it, and enough neighbours of everyone in the roll."""
