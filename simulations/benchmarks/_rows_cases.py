@@ -15,7 +15,7 @@ from common.evaluation.quality.recommendation import RecommendationBenchmark
 from simulations.benchmarks import _rows_items, _rows_words, _texts
 from simulations.benchmarks._privacy_recommendation import popularity_scores
 from simulations.benchmarks._rows_training import Problem
-from simulations.benchmarks._rows_words import NOVEL, PASSAGE, SENTENCE, Corpus
+from simulations.benchmarks._rows_words import NOVEL, PASSAGE, SENTENCE
 from simulations.corpora import planted_ratings
 
 CATALOGUE = 10_000
@@ -30,11 +30,12 @@ TASK: dict[str, Any] = {
     "shared_negatives": 16,
 }
 DOCUMENT_TASK = {**TASK, "max_pairs": 48, "max_tokens_per_unit": 2048}
-NOVEL_TASK = {**TASK, "max_pairs": 1024, "max_tokens_per_unit": 100_000, "shared_negatives": 128}
+NOVEL_TASK = {**TASK, "max_pairs": 1024, "max_tokens_per_unit": 4_096, "shared_negatives": 128}
 SENTENCES = _rows_words.Training(1_000, SENTENCE, TASK, steps=4, unit_rate=1 / 32, clip=0.003, reach=25.0)
 DOCUMENTS = _rows_words.Training(2_000, PASSAGE, DOCUMENT_TASK, steps=4, unit_rate=1 / 16, clip=0.003, reach=25.0)
 NOVELS = _rows_words.Training(2_000, NOVEL, NOVEL_TASK, steps=4, unit_rate=1.0, clip=0.003, reach=25.0)
 LISTS = _rows_items.Training(16, 12, 2_000, steps=8, unit_rate=0.25, clip=0.05, reach=1_500.0)
+CATALOGUE_LISTS = replace(LISTS, reach=500.0)
 FILMS = _rows_items.Training(16, 32, 2_000, steps=4, unit_rate=1.0, clip=0.05, reach=20.0)
 
 
@@ -43,6 +44,7 @@ class Case:
     """A problem with what is measured on it.
 
     Attributes:
+        problem: the data, the model and the training.
         textbook: whether a unit's gradient of the whole table's size can be held.
         epsilons: at each, every method runs with every seed.
         sweep: whether threshold, ratio and clip are swept on it.
@@ -60,16 +62,21 @@ class Case:
 def full_cases(folder: Path) -> Iterator[Case]:
     """Novels, the generated population and MovieLens."""
     corpus = _rows_words.read(_texts.novels(folder))
-    yield _words(corpus, SENTENCES, textbook=True)
-    yield _words(corpus, replace(SENTENCES, rows=EVERY_WORD))
-    yield _words(corpus, DOCUMENTS, textbook=True)
-    yield _words(corpus, replace(DOCUMENTS, rows=EVERY_WORD), sweep=True)
-    yield _words(corpus, NOVELS)
+    yield Case(_rows_words.problem(corpus, SENTENCES), textbook=True)
+    yield Case(_rows_words.problem(corpus, replace(SENTENCES, rows=EVERY_WORD)))
+    yield Case(_rows_words.problem(corpus, DOCUMENTS), textbook=True)
+    yield Case(_rows_words.problem(corpus, replace(DOCUMENTS, rows=EVERY_WORD)), sweep=True)
+    yield Case(_rows_words.problem(corpus, NOVELS))
     people = planted_ratings.USERS
     used, part = (_rows_items.generated_split(people, rows) for rows in (planted_ratings.ITEMS, CATALOGUE))
-    yield _items("generated population", used, LISTS, textbook=True, sweep=True)
-    yield _items("generated population", part, replace(LISTS, reach=500.0))
-    yield _items("MovieLens latest-small", _rows_items.movielens_split(folder), FILMS, textbook=True)
+    crowd = _items("generated population", used, LISTS)
+    yield replace(crowd, textbook=True, sweep=True, epsilons=(8.0, 3.0, 1.0))
+    crowd = _items("generated population", part, CATALOGUE_LISTS)
+    yield replace(crowd, epsilons=(8.0, 3.0, 1.0))
+    slower = replace(CATALOGUE_LISTS, reach=CATALOGUE_LISTS.reach / 4)  # what a smaller budget would rather have
+    yield replace(_items("generated population, reach / 4", part, slower), epsilons=(3.0, 1.0))
+    films = _items("MovieLens latest-small", _rows_items.movielens_split(folder), FILMS)
+    yield replace(films, textbook=True)
 
 
 def quick_cases(folder: Path) -> Iterator[Case]:
@@ -83,20 +90,9 @@ def quick_cases(folder: Path) -> Iterator[Case]:
     yield Case(items, epsilons=(8.0,), seeds=2, sweep=True)
 
 
-def _words(corpus: Corpus, training: _rows_words.Training, *, textbook: bool = False, sweep: bool = False) -> Case:
-    return Case(_rows_words.problem(corpus, training), textbook=textbook, sweep=sweep)
-
-
-def _items(
-    label: str,
-    split: RecommendationBenchmark,
-    training: _rows_items.Training,
-    *,
-    textbook: bool = False,
-    sweep: bool = False,
-) -> Case:
+def _items(label: str, split: RecommendationBenchmark, training: _rows_items.Training) -> Case:
     def popularity(epsilon: float) -> dict[str, float]:
         scores = popularity_scores(split.first(training.judged), epsilon)
         return {f"popularity under the same epsilon, {score.metric}": score.value for score in scores}
 
-    return Case(_rows_items.problem(label, split, training), textbook=textbook, sweep=sweep, baseline=popularity)
+    return Case(_rows_items.problem(label, split, training), baseline=popularity)

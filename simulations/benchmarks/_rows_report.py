@@ -45,6 +45,16 @@ def figures(name: str, outcomes: Sequence[Outcome]) -> list[Row]:
     return rows
 
 
+def advantage(name: str, selected: Sequence[Outcome], lazy: Sequence[Outcome]) -> list[Row]:
+    """Selected less lazily noised rows, paired by seed: both have the start and the samples of their seed."""
+    rows = []
+    for measure in lazy[0].scores:
+        gains = [one.scores[measure] - other.scores[measure] for one, other in zip(selected, lazy, strict=True)]
+        mean, low, high = mean_interval(gains)
+        rows.append(reported(f"{name}: {measure}, selected - all rows (95 % {low:+.4f} to {high:+.4f}, paired)", mean))
+    return rows
+
+
 def agreement(
     name: str, lazy: Sequence[Outcome], textbook: Sequence[Outcome], *, comparisons: int, judged: bool
 ) -> list[Row]:

@@ -10,7 +10,7 @@ import torch
 from common.evaluation.quality.recommendation import RecommendationBenchmark
 from simulations import benchmarks
 from simulations.benchmarks import _rows_items, _rows_words, _texts
-from simulations.benchmarks._rows_report import agreement, difference, mean_interval
+from simulations.benchmarks._rows_report import advantage, agreement, difference, mean_interval
 from simulations.benchmarks._rows_training import LAZY, SELECTED, TEXTBOOK, Outcome, Problem, Setting, run
 
 ROWS, DIMENSION, UNITS = 30, 3, 12
@@ -108,6 +108,13 @@ def test_the_agreement_fails_for_a_shift_that_noise_does_not_explain() -> None:
     assert agreement("x", _outcomes(values), _outcomes(values), comparisons=8, judged=False)[0].holds is None
 
 
+def test_selected_and_lazy_runs_are_paired_by_seed() -> None:
+    lazy, selected = [0.5, 0.6, 0.7], [0.51, 0.62, 0.70]
+    (row,) = advantage("x", _outcomes(selected), _outcomes(lazy))
+    assert row.value == pytest.approx(0.01)
+    assert "-0.0148 to +0.0348" in row.measure  # 4.3027 * 0.01 / sqrt(3); unpaired it would be ten times as wide
+
+
 def test_intervals_are_students() -> None:
     mean, low, high = mean_interval([1.0, 2.0, 3.0, 4.0])
     assert (mean, low, high) == pytest.approx((2.5, 2.5 - 2.0542, 2.5 + 2.0542), abs=1e-3)
@@ -141,7 +148,7 @@ def test_it_runs_at_its_tiny_size() -> None:
     rows = {row.measure: row for row in benchmarks.load("rows").run(quick=True)}
     for method in (TEXTBOOK, LAZY, SELECTED):
         assert any(method in measure for measure in rows)
-    spent = [row for measure, row in rows.items() if "epsilon accounted" in measure]
+    spent = [row for measure, row in rows.items() if "accounted by the engines" in measure]
     assert spent
     assert all(row.holds for row in spent)
     assert not [row for row in rows.values() if row.holds is False]
