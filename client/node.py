@@ -144,5 +144,6 @@ def _site_session(site: Path, state_dir: Path, policy: Policy) -> Session:
     path = Path(data.path)
     data = data.model_copy(update={"path": str(path if path.is_absolute() else site.parent / path)})
     party = party_from(raw["secure_aggregation"], name, site.parent) if "secure_aggregation" in raw else None
-    ledger = Ledger.open(state_dir / "ledger.sqlite")
+    known = any(state_dir.glob("run-*.json"))  # a site that has taken part has a ledger, or has lost it
+    ledger = Ledger.open(state_dir / "ledger.sqlite", create=not known)
     return Session(SiteSource(name, data, state_dir), ledger, policy, state_dir=state_dir, party=party)

@@ -6,9 +6,11 @@ its user alone, that is replaced before an answer leaves and removed with the la
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from common.secagg.encoding import pack, pack_list, read_u32, u32, unpack, unpac
 
 Key = tuple[int, int, int]  # round, attempt, client
 MOST_STATES = 2**20
+LOCK_FILE = ".secagg.lock"
 
 
 @dataclass
@@ -34,14 +37,12 @@ class SecretStates:
     states: dict[Key, ClientState] = field(default_factory=dict)
 
     @classmethod
-    def of_run(cls, folder: Path | None, run: str) -> SecretStates:
+    def of_run(cls, folder: Path, run: str) -> SecretStates:
         """The states of ``run``, read from ``folder`` if an earlier process left some.
 
         Raises:
             SecAggError: the file is damaged. StorageError: it cannot be read.
         """
-        if folder is None:
-            return cls(run)
         path = folder / f"secagg-{hashlib.sha256(run.encode()).hexdigest()[:32]}.bin"
         if not path.exists():
             return cls(run, path)
@@ -54,30 +55,38 @@ class SecretStates:
         return cls(run, path, found)
 
     def begin(self, key: Key, state: ClientState) -> None:
-        """Keep the first state of a round.
+        """Keep the first state of a round; for this client the rounds before it are over, and what they left is erased.
+
+        An advert that nothing followed gives way: of a round that was tried again, or that never came.
 
         Raises:
-            SecAggError: ``replay``: the client is past this hop of this attempt, or saw a later one.
+            SecAggError: ``replay``: the client is past this hop of this attempt, or of a later one.
         """
-        later = [k for k, s in self.states.items() if k[2] == key[2] and (k > key or (k == key and not _fresh(s)))]
-        if later:
+        own = {k: s for k, s in self.states.items() if k[2] == key[2]}
+        if any(k >= key and s.stage is not Stage.ADVERTISED for k, s in own.items()):
             state.abort()
             raise SecAggError("replay", "this client has already answered in this attempt of the round, or a later one")
-        for old in [
-            k for k in self.states if k[2] == key[2] and k[:2] < key[:2] and self.states[k].stage is Stage.DONE
-        ]:
+        for old, left in own.items():
+            left.abort()
             del self.states[old]
         self.states[key] = state
 
-    def move(self, key: Key, hop: Callable[[ClientState], tuple[ClientState, bytes]]) -> bytes:
+    def move(self, key: Key, hop: Callable[[ClientState], tuple[ClientState, bytes]], *, config: bytes) -> bytes:
         """Take one client through one hop; whatever it raises leaves the client out of the round, with no secret.
 
+        Args:
+            config: digest of the configuration that this node works by now. Keys that were made for another one do not
+                serve it: its minimum of survivors may be lower than what the noise of this one is shared out for.
+
         Raises:
-            SecAggError: as the hop; ``wrong_phase`` for a client that did not begin the round.
+            SecAggError: as the hop; ``wrong_phase`` for a client that did not begin the round; ``wrong_config``.
         """
         state = self.states.get(key)
         if state is None:
             raise SecAggError("wrong_phase", "this client did not begin the round")
+        if state.terms.config_hash != config:
+            state.abort()
+            raise SecAggError("wrong_config", "the round was begun under another configuration of the run")
         self.states[key], message = hop(state)
         return message
 
@@ -92,6 +101,19 @@ class SecretStates:
             partial.write_bytes(pack_list(items))
 
 
-def _fresh(state: ClientState) -> bool:
-    """Whether only an advert of it has left: its keys may be replaced by new ones."""
-    return state.stage is Stage.ADVERTISED
+@contextmanager
+def held_states(folder: Path, run: str) -> Iterator[SecretStates]:
+    """The states of ``run`` in ``folder`` while one message is answered, durable when it is; another message waits.
+
+    Two processes that both began from one file would each write back what the other had used up.
+
+    Raises:
+        SecAggError: the file is damaged. StorageError: it cannot be read or written.
+    """
+    with disk_errors(folder), (folder / LOCK_FILE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        states = SecretStates.of_run(folder, run)
+        try:
+            yield states
+        finally:
+            states.save()

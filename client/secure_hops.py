@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from common.secagg import client as protocol
 from common.secagg.client_state import ClientState
 from common.secagg.packing import packed
 from common.secagg.terms import PhaseTerms
-from common.secure_terms import VOTES, model_digest, phases_of, rows_digest, secure_sum
+from common.secure_terms import VOTES, config_digest, model_digest, phases_of, rows_digest, secure_sum
 from common.seeds import public_rng
 from common.table import FloatArray
 from common.units import Units
@@ -62,7 +62,7 @@ def share(session: Session, payload: wire.Payload) -> wire.Payload:
             refuse_weak_graph(call.admitted.work, following)
             return following, message
 
-        call.each(lambda key, k: [call.states.move(key, shares)])
+        call.each(lambda key, k: [call.move(key, shares)])
 
     return _answered(session, payload, "share", answer)
 
@@ -82,7 +82,7 @@ def mask(session: Session, payload: wire.Payload) -> wire.Payload:
                 body.append(message.body)
                 return following, message.header
 
-            return [call.states.move(key, hop), *body]
+            return [call.move(key, hop), *body]
 
         call.each(masked)
 
@@ -94,7 +94,7 @@ def confirm(session: Session, payload: wire.Payload) -> wire.Payload:
 
     def answer(call: _Call) -> None:
         survivors = call.blob("survivors")
-        call.each(lambda key, k: [call.states.move(key, lambda state: protocol.confirm(state, survivors))])
+        call.each(lambda key, k: [call.move(key, lambda state: protocol.confirm(state, survivors))])
 
     return _answered(session, payload, "confirm", answer)
 
@@ -106,7 +106,7 @@ def reveal(session: Session, payload: wire.Payload) -> wire.Payload:
         signed, riding = call.blobs(), "terms" in payload.config
 
         def revealed(key: Key, k: int) -> list[bytes]:
-            message = call.states.move(key, lambda state: protocol.reveal(state, signed[k]))
+            message = call.move(key, lambda state: protocol.reveal(state, signed[k]))
             return [message, call.early_advert(key[2])] if riding else [message]
 
         call.each(revealed)
@@ -162,6 +162,15 @@ class _Call:
         except SecAggError as error:
             self.codes.append(error.code)
             return b""
+
+    def move(self, key: Key, hop: Callable[[ClientState], tuple[ClientState, bytes]]) -> bytes:
+        """Take one client through a hop of the run that this node serves."""
+        return self.states.move(key, hop, config=self.config)
+
+    @cached_property
+    def config(self) -> bytes:
+        """Digest of the configuration that this node works by."""
+        return config_digest(self.admitted.work)
 
     def advert(self, index: int) -> bytes:
         """A client's advert for the round whose terms the message holds."""
@@ -235,16 +244,10 @@ def _answered(session: Session, payload: wire.Payload, hop: str, answer: Callabl
     def serve(admitted: Admission, _: wire.Payload) -> wire.Payload:
         asked = asked_of(admitted, payload)
         secure_sum(admitted.work)
-        call = _Call(
-            session,
-            payload,
-            admitted,
-            asked,
-            session.secret_states(admitted.run),
-            _silent(session, asked, hop, payload.config.get("phase")),
-        )
+        silent = _silent(session, asked, hop, payload.config.get("phase"))
         try:
-            with _saved(call.states):
+            with session.secret_states(admitted.run) as states:
+                call = _Call(session, payload, admitted, asked, states, silent)
                 answer(call)
         except _NeedFullError:
             return node_reply(admitted.run, status="need_full", round=asked.round)
@@ -253,14 +256,6 @@ def _answered(session: Session, payload: wire.Payload, hop: str, answer: Callabl
         return node_reply(admitted.run, arrays, status="done", **config)
 
     return session.served(payload, serve)
-
-
-@contextmanager
-def _saved(states: SecretStates) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        states.save()
 
 
 def _silent(session: Session, asked: Asked, hop: str, phase: Any) -> NDArray[np.int8]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,7 @@ from client.answers import Asked, asked_of, faults, node_reply
 from client.ledger import Ledger, Reservation
 from client.module_training import sample_loss
 from client.policy import Policy, Refusal, check, check_message, check_spend
-from client.secure import SecretStates
+from client.secure import SecretStates, held_states
 from client.secure_terms import Party
 from client.training import Randomness, client_updates, local_training
 from common import wire
@@ -203,11 +204,16 @@ class Session:
             self.parameters, self.version = parameters, payload.integer("version")
         return parameters
 
-    def secret_states(self, run: str) -> SecretStates:
-        """What this node's clients keep between the hops of secure aggregation in ``run``."""
-        if self.secrets is None or self.secrets.run != run or self.state_dir is not None:
-            self.secrets = SecretStates.of_run(self.state_dir, run)
-        return self.secrets
+    @contextmanager
+    def secret_states(self, run: str) -> Iterator[SecretStates]:
+        """What this node's clients keep between the hops of secure aggregation in ``run``, for one message."""
+        if self.state_dir is not None:
+            with held_states(self.state_dir, run) as states:
+                yield states
+            return
+        if self.secrets is None or self.secrets.run != run:
+            self.secrets = SecretStates(run)
+        yield self.secrets
 
     def _computed(self, parameters: dict[str, FloatArray], asked: Asked) -> wire.Payload:
         admitted = self._admitted()

@@ -199,28 +199,28 @@ def unit_contributions(work: Work, parameters: Parameters, units: Units) -> Iter
     A unit whose data make the arithmetic fail contributes nothing, and nothing but itself is lost: were others lost
     with it, one unit would change more than its own contribution. Where all of several fail, the program is at fault.
     """
+    failed = 0
     for start in range(0, units.count, UNITS_PER_CHUNK):
         part = units.slice(start, min(start + UNITS_PER_CHUNK, units.count))
         try:
             yield work.family.contributions(parameters, part, work.options)
         except FAILURES:
-            if work.plan.mode == "none" or part.count < 2:
+            if work.plan.mode == "none" or units.count < 2:
                 raise
-            yield from _one_by_one(work, parameters, part)
+            for k in range(part.count):
+                alone = _alone_or_nothing(work, parameters, part.slice(k, k + 1))
+                failed += alone is None
+                if failed == units.count:
+                    raise
+                yield _zero_update(work.update_specs, 1) if alone is None else alone
 
 
-def _one_by_one(work: Work, parameters: Parameters, units: Units) -> Iterator[UpdateBatch]:
-    failed = 0
-    for k in range(units.count):
-        try:
-            batch = work.family.contributions(parameters, units.slice(k, k + 1), work.options)
-        except FAILURES as error:
-            failed += 1
-            if failed == units.count:
-                raise
-            LOGGER.warning("a unit's computation failed (%s) and contributes nothing", type(error).__name__)
-            batch = _zero_update(work.update_specs, 1)
-        yield batch
+def _alone_or_nothing(work: Work, parameters: Parameters, unit: Units) -> UpdateBatch | None:
+    try:
+        return work.family.contributions(parameters, unit, work.options)
+    except FAILURES as error:
+        LOGGER.warning("a unit's computation failed (%s) and contributes nothing", type(error).__name__)
+        return None
 
 
 def _zero_update(specs: Sequence[ParameterSpec], count: int) -> UpdateBatch:

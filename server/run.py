@@ -15,6 +15,7 @@ from common.errors import ConfigError, PrivacyConfigError, RoundError
 from common.families import AdditiveFamily
 from common.privacy.private_sum import Released, release
 from common.privacy.rng import NoiseSource
+from common.secure_terms import neighbourhood
 from common.table import IntArray
 from common.work import Work, refuse_large_delta
 from server.aggregation import denominator, dense_sums, drawn_clients, noise_of_sum
@@ -162,6 +163,8 @@ class FederatedRun:
                 f"federation.min_clients = {federation.min_clients}, and {enrolled} clients are enrolled",
                 remedy="Lower federation.min_clients, or bring more clients.",
             )
+        if self._work.plan.secure is not None and federation.sampling == "full":
+            neighbourhood(self._work.plan.secure, enrolled)  # refuses before anybody is asked, and charged
         return nodes
 
     def _round(self, state: RunState, nodes: list[Node]) -> None:

@@ -82,8 +82,8 @@ class SecureSum:
 
     @property
     def honest(self) -> int:
-        """T - c: shares of noise in a sum that nobody else knows."""
-        return self.survivors - self.colluders
+        """T - max(c, 1): shares of noise in a sum that an observer does not know; every client knows its own."""
+        return self.survivors - max(self.colluders, 1)
 
 
 @dataclass(frozen=True)

@@ -78,3 +78,16 @@ def test_one_unit_that_fails_costs_its_client_nothing_else(clients: list[Units],
     )
     np.testing.assert_array_equal(with_bad.rows["rows"].values, without.rows["rows"].values)
     assert np.any(without.rows["rows"].values)
+
+
+def test_so_does_one_that_is_computed_alone(
+    clients: list[Units], second_fails: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.training.UNITS_PER_CHUNK", 2)  # as the last of 1,025 units would be
+    test_one_unit_that_fails_costs_its_client_nothing_else(clients, second_fails)
+    bad, good = (
+        clients[1].take(np.array([0])),
+        Units(clients[0].offsets, {**clients[0].columns, "weight": clients[0].columns["weight"] * 3}),
+    )
+    whole, without = (updates(work("central"), [joined(units)]) for units in ([good, good, bad], [good, good]))
+    np.testing.assert_array_equal(whole.rows["rows"].values, without.rows["rows"].values)

@@ -17,7 +17,7 @@ from client.secure import SecretStates
 from client.session import Session
 from client.store import shard
 from common.config import Scenario, build_scenario
-from common.errors import RoundError
+from common.errors import PrivacyConfigError, RoundError
 from common.release import load_release
 from server.app import build_app as build_server_app
 from server.progress import LogReporter
@@ -107,6 +107,7 @@ def test_sessions_that_live_for_one_message_keep_their_secrets_on_disk_and_erase
         (kept,) = (tmp_path / f"node-{k}").glob("secagg-*.bin")
         assert kept.stat().st_mode & 0o777 == 0o600
         states = SecretStates.of_run(tmp_path / f"node-{k}", kept_run(tmp_path)).states
+        assert {key[:2] for key in states} == {(2, 1)}  # what was left of round 1 is gone
         assert all(state.secrets.names == () for state in states.values())
 
 
@@ -151,3 +152,30 @@ def test_a_node_that_lost_its_secrets_is_a_dropout(tmp_path: Path) -> None:
 
     outcome = distributed_run(scenario(BY_CLIENT, rounds=1, min_clients=8), tmp_path, spoil=forgetful)
     assert outcome.state.round == 1
+
+
+def test_a_coordinator_that_dies_before_its_checkpoint_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adverts for the round after came with the lost round's replies: they give way."""
+    from server.run import FederatedRun
+
+    original, died = FederatedRun._save, []
+
+    def dies(self: FederatedRun, state: Any) -> None:
+        if not died:
+            died.append(1)
+            raise RuntimeError("the coordinator dies")
+        original(self, state)
+
+    monkeypatch.setattr(FederatedRun, "_save", dies)
+    chosen = scenario(BY_CLIENT)
+    with pytest.raises(RuntimeError, match="dies"):
+        distributed_run(chosen, tmp_path)
+    assert distributed_run(chosen, tmp_path).state.round == 2
+
+
+def test_a_cohort_that_no_threshold_serves_is_refused_before_anybody_is_charged(tmp_path: Path) -> None:
+    with pytest.raises(PrivacyConfigError, match="could open each other's secrets"):
+        distributed_run(scenario(BY_CLIENT, min_clients=5), tmp_path)
+    assert not (tmp_path / "state" / "journal.jsonl").exists()

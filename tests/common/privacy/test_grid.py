@@ -105,11 +105,17 @@ def test_noise_is_near_that_of_one_central_gaussian(mechanism: str, most: float)
 
 
 def test_more_colluders_and_fewer_survivors_need_larger_shares() -> None:
-    shares = [real(min_clients=t, colluders=c, bits=32).grid for t, c in ((8, 0), (8, 4), (4, 0), (4, 2))]
+    shares = [real(min_clients=t, colluders=c, bits=32).grid for t, c in ((8, 1), (8, 4), (5, 1), (4, 2))]
     variance = [g.share_variance / g.scale**2 for g in shares]
-    assert variance[1] == pytest.approx(2 * variance[0], rel=1e-6)
+    assert variance[1] == pytest.approx(7 / 4 * variance[0], rel=1e-6)
     assert variance[2] == pytest.approx(variance[1], rel=1e-6)
-    assert variance[3] == pytest.approx(4 * variance[0], rel=1e-6)
+    assert variance[3] == pytest.approx(7 / 2 * variance[0], rel=1e-6)
+
+
+def test_one_share_is_never_counted_as_every_client_knows_its_own() -> None:
+    none, one = (real(min_clients=8, colluders=c, bits=32).grid for c in (0, 1))
+    assert none.secure.honest == one.secure.honest == 7
+    assert none.event() == one.event()
 
 
 def test_the_scale_is_the_largest_that_fits() -> None:
