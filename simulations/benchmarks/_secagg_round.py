@@ -212,12 +212,19 @@ class _Round:
             self._states[name], message = self._timed(CLIENT, hop, answer, name)
             parts = (message.header, message.body) if isinstance(message, MaskedVector) else (message,)
             self._out.sizes[UP, self._title(hop, phase)].append(sum(map(len, parts)))
+            floor_first = self._numbers[name] % 2 == 1  # whoever comes second finds the message in the cache
+            if floor_first:
+                self._run_floor(name, hop, parts[-1])
             if not self._timed(SERVER, hop, take, name, *parts):
                 raise SecAggError("malformed", f"the server refused an answer: {self._server.dropped[name]}")
-            if self._floor:
-                if self._numbers[name] % self._setting.floor_every == 0:
-                    self._timed(CLIENT_FLOOR, hop, self._floor.of_client[hop])
-                self._timed(SERVER_FLOOR, hop, self._floor.of_server[hop], parts[-1])
+            if not floor_first:
+                self._run_floor(name, hop, parts[-1])
+
+    def _run_floor(self, name: str, hop: str, message: bytes) -> None:
+        if self._floor:
+            self._timed(SERVER_FLOOR, hop, self._floor.of_server[hop], message)
+            if self._numbers[name] % self._setting.floor_every == 0:
+                self._timed(CLIENT_FLOOR, hop, self._floor.of_client[hop])
 
     def _timed(self, side: str, hop: str, work: Callable[..., T], *arguments: Any) -> T:
         start = time.process_time()

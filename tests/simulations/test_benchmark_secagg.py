@@ -12,7 +12,7 @@ from common.errors import SecAggError
 from common.secagg.masks import Masker
 from common.secagg.terms import PhaseTerms
 from simulations.benchmarks import _secagg_round as rounds
-from simulations.benchmarks import secagg
+from simulations.benchmarks import secagg, secagg_quality
 from simulations.benchmarks._harness import missed
 from simulations.benchmarks._secagg_floor import BLOCK_BYTES, ClientFloor, ServerFloor, Shape, add_streams
 from simulations.benchmarks._secagg_round import CLIENT_FLOOR, DOWN, HOPS, SERVER_FLOOR, UP, Setting
@@ -131,10 +131,29 @@ def test_a_client_votes_for_so_many_of_its_rows_at_random() -> None:
 
 
 def test_larger_cohorts_cover_more() -> None:
-    covered = [covered_mass(20_000, n, np.random.default_rng(2))[2] for n in (50, 500, 2_000)]
+    covered = [covered_mass(20_000, n, np.random.default_rng(2))[2] for n in (50, 400, 1_500)]
     assert covered[0] < covered[1] < covered[2] < 1
 
 
 def test_missed_bars_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secagg, "MOST_CLIENT", 0.01)
     assert missed(secagg._sizes(secagg.Size(6, 50, 1)))
+
+
+def test_quality_of_both_modes_in_the_quick_size() -> None:
+    rows = secagg_quality.BENCHMARK.run(quick=True)
+    assert [row.measure.split(": ")[1] for row in rows] == ["central", "distributed", "distributed / central"] * 2
+    assert not any(row.bar for row in rows)
+
+
+def test_the_ratio_of_means_is_judged_for_the_barred_metric_alone() -> None:
+    case = secagg_quality.Case("case", {}, "table", 1e-5, lambda _: {}, barred="ndcg")
+    found = {
+        "central": [{"ndcg": 0.2, "hits": 0.5}, {"ndcg": 0.2, "hits": 0.5}],
+        "distributed": [{"ndcg": 0.19, "hits": 0.5}, {"ndcg": 0.20, "hits": 0.4}],
+    }
+    ndcg = {row.measure: row for row in secagg_quality._rows(case, "ndcg", found)}
+    ratio, error = (ndcg[f"case, epsilon 8, ndcg: distributed / central{end}"] for end in ("", ", standard error"))
+    assert ratio.value == pytest.approx(0.975) and ratio.holds is False
+    assert error.value == pytest.approx(0.025) and error.holds is None
+    assert not missed(secagg_quality._rows(case, "hits", found))
