@@ -61,8 +61,11 @@ class Delivery:
             if isinstance(reply, str):
                 refusals.append(reply)
             elif reply.config.get("status") == "ready":
-                name = str(reply.config.get("name", ""))
-                nodes.append(Node(node_ids[index], max(0, reply.integer("clients")), name=name))
+                name, clients = str(reply.config.get("name", "")), max(0, reply.integer("clients"))
+                if name and (clients != 1 or name in {node.name for node in nodes}):
+                    refusals.append(f"a node answers as {name!r}, which another is, or for several clients")
+                else:
+                    nodes.append(Node(node_ids[index], clients, name=name))
             else:
                 refusals.append(f"{reply.config.get('code')}: {reply.config.get('reason')}")
         return sorted(nodes, key=lambda n: n.node_id), refusals

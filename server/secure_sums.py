@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from common.errors import ConfigError, RoundError
+from common.errors import ConfigError, PrivacyConfigError, RoundError
 from common.privacy.distributed import released_from_sum
 from common.privacy.private_sum import Released
 from common.privacy.rotation import rotation_seed
@@ -82,8 +82,7 @@ class SecureSums:
             last: no round follows, so no adverts for one are asked.
 
         Raises:
-            RoundError: too few clients were left; nothing was opened.
-            PrivacyConfigError: the cohort does not fit the plan.
+            RoundError: too few clients were left, or a cohort that the plan is not for; nothing was opened.
         """
         terms = self._terms(state.round + 1, attempt, len(members))
         if secure_sum(self._work).aggregation == "ideal":
@@ -97,7 +96,10 @@ class SecureSums:
         return outcome
 
     def _terms(self, number: int, attempt: int, cohort: int) -> Terms:
-        return round_terms(self._work, self._run, number=number, attempt=attempt, cohort=cohort)
+        try:
+            return round_terms(self._work, self._run, number=number, attempt=attempt, cohort=cohort)
+        except PrivacyConfigError as error:  # a cohort drawn by chance; one of everybody was looked at on enrolment
+            raise RoundError(f"round {number}: {error.message}; nobody was asked", remedy=error.hint) from None
 
     def _summed(self, state: RunState, terms: Terms, sums: Sums, following: Terms | None = None) -> SecureOutcome:
         """The values of all rows; or votes, in rounds that select rows, and then the values of those selected last."""

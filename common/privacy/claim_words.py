@@ -23,6 +23,8 @@ def sentence(plan: PrivacyPlan, value: float | None) -> str:
     if plan.mode == "none" or value is None:
         return "NOT PRIVATE: no noise was added."
     whom = "anyone, the coordinator included" if plan.protects("coordinator") else "anyone but the coordinator"
+    if plan.protects("coordinator") and plan.secure is not None and not plan.secure.roster:
+        whom += " as long as it keeps to the protocol"
     what = "one client" if plan.unit_is_client else f"one {plan.unit} of a client"
     zeroed = plan.adjacency.startswith("zero")
     act = "replacing the updates of one client by zero" if zeroed else f"adding or removing {what}"
