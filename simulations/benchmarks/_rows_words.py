@@ -1,4 +1,4 @@
-"""word2vec on one large client: sentences, passages or whole novels as units, a small or a large table."""
+"""word2vec on one large client: sentences or documents as units, a small or a large table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from simulations.benchmarks._privacy_text import LEAST_PAIRS
 from simulations.benchmarks._rows_training import Batch, Problem
 from simulations.benchmarks._texts import Text
 
-SENTENCE, PASSAGE, NOVEL = "sentence", "document of 15 sentences", "novel"
+SENTENCE, PASSAGE = "sentence", "document of 15 sentences"
 DELTA = 1e-6
 FREQUENT = 1_000  # words that tables of every size here hold
 PAIRS = ("WordSim-353", "topics")
@@ -31,7 +31,7 @@ PAIRS = ("WordSim-353", "topics")
 
 @dataclass(frozen=True)
 class Corpus:
-    """Every token in order, with the numbers of its sentence, passage and novel; rows are ranks by public count."""
+    """Every token in order, with the numbers of its sentence and document; rows are ranks by public count."""
 
     tokens: IntArray
     unit_of: Mapping[str, IntArray]
@@ -82,12 +82,12 @@ def read(text: Text) -> Corpus:
     """Read and number a corpus once for all problems on it."""
     domain = row_domain(VocabularyConfig(path=str(text.words), max_rows=1_000_000))
     tokens: list[int] = []
-    numbers: list[list[int]] = [[], [], []]
+    numbers: list[list[int]] = [[], []]
     for keys, found in _sentences(text, domain):
         tokens += found
         for column, key in zip(numbers, keys, strict=True):
             column += [key] * len(found)
-    units = {unit: np.array(column) for unit, column in zip((SENTENCE, PASSAGE, NOVEL), numbers, strict=True)}
+    units = {unit: np.array(column) for unit, column in zip((SENTENCE, PASSAGE), numbers, strict=True)}
     lines = [] if text.public is None else text.public.read_text(encoding="utf-8").splitlines()
     pairs = [pair for name in PAIRS if name in text.similarity for pair in read_pairs(text.similarity[name])]
     judged = tuple((pair.first.lower(), pair.second.lower(), pair.judgement) for pair in pairs)
@@ -156,13 +156,11 @@ def _public_pairs(text: PublicText, row_of: Mapping[str, int]) -> tuple[IntArray
     return row[np.concatenate([together, apart])], len(together)
 
 
-def _sentences(text: Text, domain: RowDomain) -> Iterator[tuple[tuple[int, int, int], list[int]]]:
-    """Numbers of sentence, passage and novel, and the known words' rows; a novel's passages follow one another."""
+def _sentences(text: Text, domain: RowDomain) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """Numbers of sentence and passage, and the known words' rows."""
     row_of = domain.row_of
     passages: dict[tuple[str, str], int] = {}
-    novels: dict[str, int] = {}
     with text.path.open(encoding="utf-8") as lines:
         for number, line in enumerate(map(json.loads, lines)):
             passage = passages.setdefault((line["author"], line["passage"]), len(passages))
-            novel = novels.setdefault(line["passage"].rpartition("-")[0] or line["author"], len(novels))
-            yield (number, passage, novel), [row_of[word] for word in words(line["text"]) if word in row_of]
+            yield (number, passage), [row_of[word] for word in words(line["text"]) if word in row_of]
