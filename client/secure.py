@@ -112,6 +112,8 @@ def held_states(folder: Path, run: str) -> Iterator[SecretStates]:
     """
     with disk_errors(folder), (folder / LOCK_FILE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for cut_off in folder.glob(".secagg-*.partial"):  # of a process that was killed while it wrote
+            cut_off.unlink()
         states = SecretStates.of_run(folder, run)
         try:
             yield states
