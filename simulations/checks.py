@@ -11,7 +11,6 @@ from client.training import resolved_device
 from common.config import CORPUS
 from common.errors import ConfigError, PrivacyConfigError
 from common.evaluation import quality
-from common.secure_terms import neighbourhood
 from common.work import Work
 from server.run import refuse_leaky_settings
 from simulations import corpora
@@ -114,10 +113,8 @@ def _refuse_unknown_tasks(work: Work) -> None:
 def _refuse_unaccountable(work: Work) -> None:
     """Noise so small that epsilon overflows, or so large that a float32 table cannot hold it."""
     plan = work.plan
-    if plan.secure is not None:
-        neighbourhood(plan.secure, plan.secure.max_clients)
-        if not plan.secure.dimension:
-            return  # sized with the rows, and refused there if it has no account
+    if plan.secure is not None and not plan.secure.dimension:
+        return  # sized with the rows, and refused there if it has no account
     try:
         usable = plan.noise_stddev < MAX_NOISE_STDDEV and plan.epsilon("public") >= 0
     except OverflowError:

@@ -33,6 +33,7 @@ from common.update import Parameters, ParameterSpec, UpdateBatch
 from common.work import Work
 from server.aggregation import denominator, drawn_clients
 from server.rounds import Node
+from simulations.cohort import ASSUMED_CLIENTS, with_cohort
 from simulations.federation import enrolled_work
 from simulations.trial_records import trial_records
 
@@ -49,7 +50,7 @@ def conformance(scenario: Scenario) -> list[Finding]:
     """
     from simulations.trial import ledger_findings
 
-    work = enrolled_work(scenario)
+    work = enrolled_work(with_cohort(scenario, ASSUMED_CLIENTS))
     if work.plan.mode == "none":
         return []
     found = [finding for check in checks_of(work) for finding in check.run(bench_for(work), 0)]
@@ -60,6 +61,10 @@ def checks_of(work: Work) -> list[Check]:
     """The checks that say something about a scenario; in example mode with tables, also those of their engine."""
     plan = work.plan
     stated = [check for check in CLAIMS if check.name in _CLAIMED]
+    if plan.mode == "distributed":
+        from simulations.secure_conformance import secure_checks_of
+
+        return [*secure_checks_of(work), *stated]
     if plan.mode == "example":
         engine = ENGINE_ROWS[plan.rows] if any(spec.is_table for spec in work.specs) else ()
         source = [check for check in COORDINATOR if check.name in ("secret_source", "tails")]
@@ -70,6 +75,8 @@ def checks_of(work: Work) -> list[Check]:
 def bench_for(work: Work) -> Bench:
     """What a scenario configures, at a small size, in seeded test mode; the client's own code does its part."""
     plan = dataclasses.replace(work.plan, test_mode=True)
+    if plan.mode == "distributed":
+        return Bench(setup=Setup(plan, work.update_specs))
     if plan.mode == "example":
         return Bench(setup=Setup(plan, work.update_specs), example=example_setup(work))
     subject = Subject(sent=_sent_by(work), draw=_drawn_by(work), divisor=_divided_by(work))

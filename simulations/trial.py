@@ -15,8 +15,9 @@ from common.evaluation.conformance import Finding
 from common.privacy.accounting import event_to_json
 from common.release import load_release
 from common.work import Work
+from simulations.cohort import with_cohort
 from simulations.federation import LEDGER_FILE, enrolled_work, run_locally
-from simulations.trial_records import trial_records
+from simulations.trial_records import CLIENTS, trial_records
 
 MOST_ROUNDS, MOST_STEPS, _KEYS = 3, 3, 200
 _SMALL_DIMENSION = 8
@@ -45,7 +46,7 @@ def ledger_findings(work: Work) -> list[Finding]:
     Raises:
         FedembedError: the run failed.
     """
-    trial = enrolled_work(trial_scenario(work))
+    trial = enrolled_work(with_cohort(trial_scenario(work), CLIENTS))
     keys = () if trial.domain is None else trial.domain.keys[:_KEYS]
     clients = by_client(trial_records(trial.family.records.split("|")[0], keys)).items()
     store = encode_clients(clients, trial.family, trial.options, domain=trial.domain)
@@ -65,6 +66,7 @@ def trial_scenario(work: Work) -> Scenario:
     rounds = min(MOST_ROUNDS, work.plan.rounds)
     raw["privacy"] |= {"epsilon": None, "noise_multiplier": work.plan.noise_multiplier, "test_mode": False}
     raw["federation"] |= {"rounds": rounds, "dropout": 0.0, "stragglers": 0.0, "min_clients": 1, "min_nodes": 1}
+    raw["federation"] |= {"max_clients": 0, "colluders": 0, "roster": ""}  # the trial's own cohort
     raw["training"] |= {"device": "cpu", "local_steps": min(MOST_STEPS, work.plan.local_steps), "local_epochs": 1}
     raw["data"] |= {"holdout": "none"}
     raw["evaluation"] = {}

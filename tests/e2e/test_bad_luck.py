@@ -266,8 +266,8 @@ def test_an_existing_export_is_replaced_whole_or_kept(
 
 def test_every_command_teaches(run: Run) -> None:
     names = [name for group in GROUPS.values() for name in group]
-    for words in (*((name,) for name in names), ("ledger", "show"), ("ledger", "verify")):
+    for words in (*((name,) for name in names), ("ledger", "show"), ("ledger", "verify"), ("roster", "sign")):
         code, page, err = run(*words, "--help")
         assert (code, err) == (0, "") and len(page.splitlines()) > 6 and "\\[" not in page
-        assert "Example: " in page or words in {("doctor",), ("ledger",)}, words
+        assert "Example: " in page or words in {("doctor",), ("ledger",), ("roster",)}, words
     assert all(f"  {code} " in run("--help")[1] for code in range(16))

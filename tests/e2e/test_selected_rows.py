@@ -156,6 +156,7 @@ def test_the_claim_is_verified_and_is_that_of_both_noises_together(
     assert certificate["observers"]["coordinator"]["epsilon"] == same["observers"]["coordinator"]["epsilon"]
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_table(data: Data, tmp_path: Path) -> None:
     once = federation(scenario(data), rounds=1)
     expected = run(once, tmp_path / "in-process")

@@ -56,8 +56,8 @@ def test_a_run_is_its_rounds_times_values_and_its_selections_times_votes() -> No
     made = plan()
     grid, votes = made.grid, made.vote_grid
     counted = dict(accounting.grouped(made.event("public", 5)) or ())
-    values = SkellamDpEvent(2 * grid.share * 70, grid.l1_sensitivity, grid.l2_sensitivity)
-    cast = SkellamDpEvent(2 * votes.share * 70, 10.0, math.sqrt(10) * (1 + 2.0**-50))
+    values = SkellamDpEvent(2 * grid.share * 69, grid.l1_sensitivity, grid.l2_sensitivity)
+    cast = SkellamDpEvent(2 * votes.share * 69, 10.0, math.sqrt(10) * (1 + 2.0**-50))
     assert counted == {values: 5, cast: 3}  # rounds 1, 3 and 5 vote
     assert dict(accounting.grouped(made.event("public", 5, 4)) or ()) == {values: 5, cast: 4}
     assert made.event("coordinator", 5) == made.event("public", 5)
