@@ -1,25 +1,32 @@
-"""Mode ``distributed`` beside ``central`` at equal epsilon: what the grid of 16 bits and its bounds cost in quality.
+"""Mode ``distributed`` beside ``central`` at equal epsilon: what the grid of 16 bits and its bounds cost.
 
-Epsilon 8, unit client, every client in every round, the same clients and the same seeds on both sides. Noise is shared
-out for all clients; a run that tolerates a tenth of them dropping out has noise larger by 1 / sqrt(0.9) in both parts
-of its claim. ``ideal`` sums: the integers are those of the protocol, added up in the clear. word2vec: the sentences of
-94 novels dealt out to 4,000 clients, area under the curve of words used together in other text (0.5 is chance).
-useritem: a generated population, ranking of one held-out item a user. Means over noise seeds; the standard error is
-that of the ratio, from the spread of either side over its seeds.
+First the noise, which needs no training: the standard deviation in a sum over all clients, over that of ``central``.
+Then quality: epsilon 8, unit client, every client in every round, the same clients and seeds on both sides, noise
+shared out for all clients (a run that tolerates a tenth of them dropping out has 5 % more). Cohorts of 1,000: the sum's
+bound grows with the cohort, so the grid of 16 bits becomes coarser with it. ``ideal`` sums: the integers are those of
+the protocol, added up in the clear. word2vec: the sentences of 94 novels dealt out to the clients, area under the curve
+of words used together in other text (0.5 is chance). useritem: a generated population, ranking of one held-out item a
+user. Means over noise seeds; the standard error is that of the ratio, from the spread of either side over its seeds.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from common.config import FederationConfig, PrivacyConfig, TrainingConfig
 from common.evaluation import quality
 from common.evaluation.quality.recommendation import read_benchmark
+from common.privacy.plan import make_plan
+from common.privacy.plan_sizing import sized
 from common.table import EmbeddingTable
 from simulations.benchmarks import _interactions
 from simulations.benchmarks._federated import clients_of, privacy, scenario, table_of
@@ -28,9 +35,11 @@ from simulations.benchmarks._texts import Text, novels
 from simulations.federation import HELD_OUT_ITEMS
 
 EPSILON, BITS, LEAST_RATIO = 8.0, 16, 0.98
-SEEDS = 3
-CLIENTS, ROWS = 4_000, 1_000  # of word2vec
-USERS, QUICK_USERS = 10_000, 100
+MECHANISMS = ("skellam", "discrete_gaussian")
+SEEDS = 5
+CLIENTS, ROWS = 1_000, 1_000  # of word2vec
+USERS, QUICK_USERS = 1_000, 100
+COHORTS, DIMENSION = (100, 1_000, 2_000, 4_000, 10_000), 2**15
 Scores = dict[str, float]
 
 
@@ -65,7 +74,28 @@ class SecaggQuality:
             folder = Path(name)
             if quick:
                 return unjudged(_of_items(folder, range(1), users=QUICK_USERS))
-            return _of_words(novels(folder), folder / "words") + _of_items(folder, range(SEEDS), users=USERS)
+            rows = [_noise_row(*case) for case in product(MECHANISMS, (BITS, 24), COHORTS)]
+            rows += _of_words(novels(folder), folder / "words")
+            return rows + _of_items(folder, range(SEEDS), users=USERS)
+
+
+def _noise_row(mechanism: str, bits: int, clients: int) -> Row:
+    """Noise of one round of updates of norm 1, delta 1e-6."""
+
+    def stddev(mode: str, **federation: Any) -> float:
+        chosen = PrivacyConfig(
+            mode=mode,
+            epsilon=EPSILON,
+            l2_clip_norm=1.0,
+            mechanism=mechanism if federation else None,
+        )
+        terms = FederationConfig(rounds=1, **federation)
+        plan = make_plan(chosen, terms, TrainingConfig(), unit="client", additive=False, natural_clip=None)
+        return sized(plan, DIMENSION).noise_stddev if federation else plan.noise_stddev
+
+    sums = {"secure_aggregation": "ideal", "bits": bits, "min_clients": clients, "max_clients": clients}
+    measure = f"noise of distributed / central, {mechanism}, {bits} bits, {clients:,} clients"
+    return reported(measure, stddev("distributed", **sums) / stddev("central"))
 
 
 def _of_words(text: Text, folder: Path) -> list[Row]:
@@ -101,27 +131,36 @@ def _compared(case: Case, folder: Path, seeds: Sequence[int]) -> list[Row]:
     """Rows of one case: the mean of either mode, the ratio and its standard error."""
     store = clients_of(scenario(case.sections, privacy("none", None, case.delta)), folder)
     sums = {"secure_aggregation": "ideal", "bits": BITS, "min_clients": len(store), "max_clients": len(store)}
-    found: dict[str, list[Scores]] = {"central": [], "distributed": []}
+    private: dict[str, Any] = {"central": privacy("central", EPSILON, case.delta)}
+    for mechanism in MECHANISMS:
+        mode = privacy("distributed", EPSILON, case.delta)["privacy"] | {"mechanism": mechanism}
+        private[f"distributed, {mechanism}"] = {"privacy": mode, "federation": sums}
+    found: dict[str, list[Scores]] = {mode: [] for mode in private}
     for seed in seeds:
-        for mode, scores in found.items():
-            federation = {"federation": sums} if mode == "distributed" else {}
-            chosen = scenario(case.sections, privacy(mode, EPSILON, case.delta), {"seed": seed}, federation)
-            scores.append(case.score(table_of(chosen, store, case.table)))
+        for mode, sections in private.items():
+            chosen = scenario(case.sections, sections, {"seed": seed})
+            found[mode].append(case.score(table_of(chosen, store, case.table)))
     return [row for metric in found["central"][0] for row in _rows(case, metric, found)]
 
 
 def _rows(case: Case, metric: str, found: dict[str, list[Scores]]) -> list[Row]:
-    central, distributed = (np.array([scores[metric] for scores in found[mode]]) for mode in found)
+    """The mean of every mode; of all but the first the ratio to the first, with its standard error."""
     title = f"{case.name}, epsilon {EPSILON:g}" + f", {metric}" * (metric != "quality")
-    measure, ratio = f"{title}: distributed / central", float(distributed.mean() / central.mean())
-    rows = [
-        reported(f"{title}: {mode}", float(v.mean())) for mode, v in zip(found, (central, distributed), strict=True)
-    ]
-    rows.append(at_least(measure, ratio, LEAST_RATIO) if metric == case.barred else reported(measure, ratio))
-    if len(central) > 1:
-        spread = [v.std(ddof=1) / abs(v.mean()) / np.sqrt(len(v)) for v in (central, distributed)]
-        rows.append(reported(f"{measure}, standard error", float(abs(ratio) * np.hypot(*spread))))
+    values = {mode: np.array([scores[metric] for scores in listed]) for mode, listed in found.items()}
+    rows = [reported(f"{title}: {mode}", float(v.mean())) for mode, v in values.items()]
+    central, *others = values
+    for mode in others:
+        measure, ratio = f"{title}: {mode} / {central}", float(values[mode].mean() / values[central].mean())
+        rows.append(at_least(measure, ratio, LEAST_RATIO) if metric == case.barred else reported(measure, ratio))
+        rows.append(reported(f"{measure}, standard error", ratio * _relative_error(values[mode], values[central])))
     return rows
+
+
+def _relative_error(*sides: NDArray[np.float64]) -> float:
+    """Of a ratio of two means over seeds; NaN for one seed."""
+    if any(len(side) < 2 for side in sides):
+        return math.nan
+    return math.hypot(*(side.std(ddof=1) / side.mean() / math.sqrt(len(side)) for side in sides))
 
 
 BENCHMARK = SecaggQuality()

@@ -140,9 +140,11 @@ def test_missed_bars_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert missed(secagg._sizes(secagg.Size(6, 50, 1)))
 
 
-def test_quality_of_both_modes_in_the_quick_size() -> None:
+def test_quality_of_both_modes_in_the_quick_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secagg_quality, "MECHANISMS", ("skellam",))
     rows = secagg_quality.BENCHMARK.run(quick=True)
-    assert [row.measure.split(": ")[1] for row in rows] == ["central", "distributed", "distributed / central"] * 2
+    modes = ["central", "distributed, skellam", "distributed, skellam / central"]
+    assert [row.measure.split(": ")[1] for row in rows] == [*modes, f"{modes[-1]}, standard error"] * 2
     assert not any(row.bar for row in rows)
 
 
@@ -157,3 +159,10 @@ def test_the_ratio_of_means_is_judged_for_the_barred_metric_alone() -> None:
     assert ratio.value == pytest.approx(0.975) and ratio.holds is False
     assert error.value == pytest.approx(0.025) and error.holds is None
     assert not missed(secagg_quality._rows(case, "hits", found))
+
+
+def test_the_noise_beside_central_grows_with_the_cohort_at_sixteen_bits() -> None:
+    few, many, fine = (
+        secagg_quality._noise_row("skellam", *case).value for case in ((16, 100), (16, 4_000), (24, 4_000))
+    )
+    assert 1 < few < 1.1 < many < 1.5 and 1 < fine < 1.1
