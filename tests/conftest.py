@@ -57,8 +57,11 @@ def _one_thread() -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
+STARTS_RAY = ("test_three_engines.py", "test_secure_engines.py", "test_selected_rows.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and all that start Flower or Ray in the same one."""
+    """Keep the tests of a file in one process, and all that start Ray in the same one: two of it would meet."""
     for item in items:
-        engines = "e2e" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group("engines" if engines else str(item.path)))
+        group = "ray" if item.path.name in STARTS_RAY else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
