@@ -56,7 +56,8 @@ class Delivery:
         config = {"scenario": self._work.scenario.canonical_json(), "coordinator": self._run}
         domain = wire.encode_domain(self._work.domain)
         payload = run_payload(self._run, {**config, **domain.config}, domain.arrays)
-        nodes, refusals = [], []
+        nodes: list[Node] = []
+        refusals: list[str] = []
         for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in node_ids]):
             if isinstance(reply, str):
                 refusals.append(reply)
