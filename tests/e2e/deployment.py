@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from common.config import Scenario
+from simulations import corpora
 from simulations.flower_tools import (
     assemble_app,
     background,
@@ -21,6 +22,18 @@ from simulations.flower_tools import (
 )
 
 RUN_TIMEOUT_S = 200.0
+SITES = ("north", "south", "west")
+
+
+def planted_texts(folder: Path, *, every: int) -> Path:
+    """``folder`` with a text file for each site, of one planted text in ``every``, and a public vocabulary."""
+    texts = [record.value for record in corpora.load("planted")]
+    (folder / "texts").mkdir()
+    for k, name in enumerate(SITES):
+        (folder / "texts" / f"{name}.txt").write_text("\n".join(texts[k::every]) + "\n")
+    words = corpora.vocabulary("planted")
+    (folder / "words.tsv").write_text("".join(f"{w}\t{n}\n" for w, n in words.items()))
+    return folder
 
 
 def site_files(folder: Path, name: str, data_file: Path) -> Path:

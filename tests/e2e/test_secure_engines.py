@@ -15,24 +15,14 @@ from common.release import load_release
 from common.secagg.keys import Identity
 from common.secagg.roster import Roster
 from server.progress import LogReporter
-from simulations import corpora
 from simulations.federation import run_simulation
-from tests.e2e.deployment import deployment, run_config_for, run_to_end, site_files
-
-SITES = ("north", "south", "west")
+from tests.e2e.deployment import SITES, deployment, planted_texts, run_config_for, run_to_end, site_files
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three text files, one a site, and a public vocabulary beside them."""
-    folder = tmp_path_factory.mktemp("data")
-    texts = [record.value for record in corpora.load("planted")]
-    (folder / "texts").mkdir()
-    for k, name in enumerate(SITES):
-        (folder / "texts" / f"{name}.txt").write_text("\n".join(texts[k::30]) + "\n")
-    words = corpora.vocabulary("planted")
-    (folder / "words.tsv").write_text("".join(f"{w}\t{n}\n" for w, n in words.items()))
-    return folder
+    return planted_texts(tmp_path_factory.mktemp("data"), every=30)
 
 
 def scenario(data: Path, **federation: Any) -> Scenario:
