@@ -124,9 +124,10 @@ def test_only_amplified_claims_keep_the_cohort_secret() -> None:
     assert any("took part" in known for known in full["public"])
 
 
-def altered(path: str, value: Any) -> dict[str, Any]:
-    claim = copy.deepcopy(claim_of(**POISSON))
-    target: Any = claim
+def altered_claim(claim: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of ``claim`` with one field changed; ``...`` takes it out."""
+    changed = copy.deepcopy(claim)
+    target: Any = changed
     *folders, last = path.split("/")
     for folder in folders:
         target = target[folder]
@@ -134,7 +135,11 @@ def altered(path: str, value: Any) -> dict[str, Any]:
         del target[last]
     else:
         target[last] = value
-    return claim
+    return changed
+
+
+def altered(path: str, value: Any) -> dict[str, Any]:
+    return altered_claim(claim_of(**POISSON), path, value)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import math
@@ -16,6 +15,7 @@ from common.privacy.claim import plan_of, problems, recompute
 from common.privacy.integer_events import DiscreteGaussianSumDpEvent
 
 from ._distributed_toy import DIMENSION, plan
+from .test_claim import altered_claim
 
 
 def claim_of(unit: str = "client", **settings: Any) -> dict[str, Any]:
@@ -75,16 +75,7 @@ def test_other_modes_say_nothing_about_a_secure_sum() -> None:
 
 
 def altered(path: str, value: Any) -> dict[str, Any]:
-    claim = copy.deepcopy(claim_of())
-    *folders, last = path.split("/")
-    target: Any = claim
-    for folder in folders:
-        target = target[folder]
-    if value is ...:
-        del target[last]
-    else:
-        target[last] = value
-    return claim
+    return altered_claim(claim_of(), path, value)
 
 
 @pytest.mark.parametrize(
