@@ -1,0 +1,100 @@
+"""What an adversary has seen of a run, and, kept apart from it, what an attack's guesses are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.privacy.private_sum import Released
+from common.table import EmbeddingTable, FloatArray, IntArray
+from common.units import Units
+from common.update import UpdateBatch
+
+
+@dataclass(frozen=True)
+class RoundView:
+    """One round as an adversary saw it.
+
+    Attributes:
+        participants: numbers of the clients that it knows to have taken part.
+        updates: contribution k is what client ``participants[k]`` sent; ``None`` where single updates are hidden.
+        total: the sum over the participants as it left the round; ``None`` where that is hidden.
+    """
+
+    participants: IntArray
+    updates: UpdateBatch | None = None
+    total: Released | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A table that the adversary trained itself, on data of its own choice.
+
+    Attributes:
+        table: as a release would hold it.
+        member: shape (N,), whether candidate n of ``Truth.candidates`` was among its training units.
+    """
+
+    table: EmbeddingTable
+    member: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class View:
+    """What an adversary knows.
+
+    Attributes:
+        clients: number of enrolled clients; it is public.
+        prior: shape (V,), public popularity of the rows, any scale.
+        rounds: what it saw of each round; empty where it saw nothing.
+        table: the released table; ``None`` before there is one.
+        start: the public table before training, shape (V, D).
+        references: tables that it trained itself.
+    """
+
+    clients: int
+    prior: NDArray[np.float64]
+    rounds: tuple[RoundView, ...] = ()
+    table: EmbeddingTable | None = None
+    start: FloatArray | None = None
+    references: tuple[Reference, ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Units of which the adversary holds a copy and wants to know whether they were trained on.
+
+    Attributes:
+        rows: the rows that each unit holds; unit n owns ``rows.columns["rows"][offsets[n]:offsets[n + 1]]``.
+    """
+
+    rows: Units
+
+    @property
+    def count(self) -> int:
+        """How many candidates there are."""
+        return self.rows.count
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What guesses are compared with; an attack's guessing part never sees it, except for ``candidates``' content.
+
+    Attributes:
+        held_rows: the rows that each client's data hold, ascending.
+        candidates: units whose membership is asked for, and
+        member: shape (N,), the answer.
+        pairs: shape (P, 2), two rows each, whose relation is asked for (an edge, an interaction), and
+        linked: shape (P,), the answer.
+        labels: row -> attribute of what the row stands for.
+    """
+
+    held_rows: tuple[IntArray, ...] = ()
+    candidates: Candidates | None = None
+    member: NDArray[np.bool_] | None = None
+    pairs: IntArray | None = None
+    linked: NDArray[np.bool_] | None = None
+    labels: Mapping[int, int] = field(default_factory=dict)
