@@ -11,6 +11,7 @@ from client.training import resolved_device
 from common.config import CORPUS
 from common.errors import ConfigError, PrivacyConfigError
 from common.evaluation import quality
+from common.secure_terms import neighbourhood
 from common.work import Work
 from server.run import refuse_leaky_settings
 from simulations import corpora
@@ -26,6 +27,8 @@ def refuse_unfit(work: Work) -> None:
     _refuse_unfit_reader(work)
     _refuse_entangled_holdout(work)
     _refuse_unaccountable(work)
+    if work.plan.secure is not None:
+        neighbourhood(work.plan.secure, work.plan.secure.max_clients)  # refuses a minimum that a whole cohort fails
 
 
 def refuse_unfit_machine(work: Work, *, nodes: int | None) -> None:

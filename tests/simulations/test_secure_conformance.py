@@ -15,7 +15,7 @@ from simulations.secure_conformance import secure_checks_of
 
 def work(task: dict[str, object], unit: str, **federation: object) -> Work:
     clip = {"l2_clip_norm": 0.5} if task["family"] == "word2vec" else {}
-    terms = {"rounds": 2, "secure_aggregation": "full", "min_clients": 5, "max_clients": 9, "colluders": 1}
+    terms = {"rounds": 2, "secure_aggregation": "full", "min_clients": 6, "max_clients": 9, "colluders": 1}
     return enrolled_work(
         build_scenario(
             {
