@@ -1,0 +1,121 @@
+"""The record of an audit: what audit.json holds, and all that its page is made from.
+
+``AuditRecord.model_json_schema()`` is the published schema (docs/audit.schema.json). Infinite numbers are the string
+``"inf"``; a figure that was not measured is ``null``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+Number = float | Literal["inf"] | None
+Outcome = Literal["CONSISTENT", "VIOLATION FOUND", "INCONCLUSIVE"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Identity(_Part):
+    """What was audited, by what, and when."""
+
+    audited: str = Field(description="name or path of the scenario or release")
+    kind: Literal["scenario", "release"]
+    fedembed: str = Field(description="version of the auditor")
+    date: str = Field(description="UTC, ISO 8601")
+    scenario: dict[str, Any] = Field(description="all settings")
+
+
+class Claim(_Part):
+    """What was claimed: the fields of a certificate."""
+
+    sentence: str
+    certificate: dict[str, Any] = Field(description="as in certificate.json: unit, adjacency, observers, events, ...")
+
+
+class TestLine(_Part):
+    """One statistical test of the claim on canaries."""
+
+    method: str
+    design: str = Field(description="of the canaries")
+    bound: Number = Field(description="lower bound on epsilon at confidence 1 - alpha")
+    estimate: Number = Field(description="point estimate of epsilon; no bound")
+    alpha: float
+    guesses: int | None = None
+    right: int | None = None
+    cap: Number = Field(description="the bound if every guess were right")
+    attainable: Number = Field(description="what the method shows of a mechanism that is exactly as claimed")
+    detectable: Number = Field(description="smallest error of the noise, as a factor, that would have been found")
+    refutes: bool
+
+
+class ViewRecord(_Part):
+    """What canaries showed to one adversary."""
+
+    view: Literal["sums", "table", "updates"]
+    observer: str
+    claimed_epsilon: float
+    delta: float
+    canaries: int
+    outcome: Outcome
+    reason: str
+    auc: Number
+    auc_interval: tuple[float, float] | None = None
+    tpr_at_fpr: dict[str, Number] = Field(default_factory=dict)
+    trade_off: dict[str, list[float]] = Field(
+        default_factory=dict, description="false positive rates, and true positive rates measured and claimed"
+    )
+    tests: tuple[TestLine, ...]
+
+
+class LeakRecord(_Part):
+    """An attack on the real clients, or on the released vectors."""
+
+    attack: str
+    sees: str
+    metric: str
+    value: Number
+    ci_low: Number
+    ci_high: Number
+    n: int
+    chance_name: str
+    chance_value: Number
+    control_value: Number = Field(description="the same attack on the same data without protection")
+    promised: bool = Field(description="whether the guarantee speaks about what the attack wants to know")
+
+
+class NotRunRecord(_Part):
+    """An attack that had nothing to look at."""
+
+    attack: str
+    sees: str
+    reason: str
+
+
+class FindingRecord(_Part):
+    """One conformance test."""
+
+    test: str
+    subject: str
+    statistic: str
+    holds: bool
+
+
+class AuditRecord(_Part):
+    """An audit, whole."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    identity: Identity
+    outcome: Outcome
+    reason: str
+    claim: Claim
+    views: tuple[ViewRecord, ...]
+    leaks: tuple[LeakRecord, ...]
+    not_run: tuple[NotRunRecord, ...]
+    conformance: tuple[FindingRecord, ...]
+    settings: dict[str, Any] = Field(description="canaries, seed, clients, how sums were taken")
+    not_covered: tuple[str, ...] = Field(description="in words, for people")
+    seconds: float
