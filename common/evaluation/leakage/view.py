@@ -22,11 +22,14 @@ class RoundView:
         participants: numbers of the clients that it knows to have taken part.
         updates: contribution k is what client ``participants[k]`` sent; ``None`` where single updates are hidden.
         total: the sum over the participants as it left the round; ``None`` where that is hidden.
+        rehearsed: what the adversary computed itself from the round's public parameters: contribution c is what
+            client c would send if its data were those of ``Truth.held_rows[c]``; ``None`` where it did not.
     """
 
     participants: IntArray
     updates: UpdateBatch | None = None
     total: Released | None = None
+    rehearsed: UpdateBatch | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class View:
         table: the released table; ``None`` before there is one.
         start: the public table before training, shape (V, D).
         references: tables that it trained itself.
+        row_table: name of the table in updates and sums whose rows ``prior`` describes; empty: the one with the fewest
+            entries, because further tables hold decoys (negatives).
+        expected_rows: public guess of how many rows a client holds; ``None``: the perplexity of ``prior``.
     """
 
     clients: int
@@ -61,6 +67,8 @@ class View:
     table: EmbeddingTable | None = None
     start: FloatArray | None = None
     references: tuple[Reference, ...] = ()
+    row_table: str = ""
+    expected_rows: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,19 @@ class Candidates:
     def count(self) -> int:
         """How many candidates there are."""
         return self.rows.count
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an attack is asked, without the answers: all of the truth that guessing may see.
+
+    Attributes:
+        candidates: units whose membership is asked for.
+        pairs: shape (P, 2), pairs of rows whose relation is asked for.
+    """
+
+    candidates: Candidates | None = None
+    pairs: IntArray | None = None
 
 
 @dataclass(frozen=True)
@@ -98,3 +119,8 @@ class Truth:
     pairs: IntArray | None = None
     linked: NDArray[np.bool_] | None = None
     labels: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def question(self) -> Question:
+        """What is asked, without the answers."""
+        return Question(self.candidates, self.pairs)
