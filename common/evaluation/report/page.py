@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.evaluation.report import plots, template
 from common.evaluation.report.summary import NEIGHBORS, map_facts, neighbor_lists
+from common.evaluation.report.words import compiled, flattened, observers, unit_name
 from common.evaluation.score import Score
 from common.table import EmbeddingTable
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-
-_SEES = {
-    "coordinator": ("The coordinator", "every message that clients send to it"),
-    "other_clients": ("Other clients", "the parameters that the coordinator sends in every round"),
-    "public": ("The public", "this release: everything in this folder"),
-}
 _NORMS = {"update_norm_mean": "mean client update", "update_norm_max": "largest client update"}
 _SHOWN_ROUNDS = 40
 
@@ -53,88 +45,34 @@ def write_report(release: ReleaseView) -> str:
     Every number on it is also in certificate.json, evaluation.json, rounds.json or manifest.json.
     """
     claim, rounds = release.certificate, list(release.rounds)
-    return _template().render(
+    return compiled(template.PAGE).render(
         title=_title(release),
         claim=claim,
         void=claim.get("void") is not False,
-        observers=_observers(claim),
+        observers=observers(claim),
         first_accountant=claim.get("accountants", {}).get("first", {}).get("name", "PLD"),
-        unit=_unit(claim),
+        unit=unit_name(claim),
         scores=release.evaluation,
         quality_plot=plots.quality_plot(release.evaluation),
         spend_plot=plots.spend_plot(rounds, claim.get("target_epsilon")),
         history_plots=_history_plots(rounds),
         tables=_tables(release),
         encoder={name: list(np.shape(array)) for name, array in release.model.items()},
-        facts=_flattened(
+        facts=flattened(
             {k: v for k, v in claim.items() if k not in ("observers", "sentence", "public", "not_covered")}
         ),
         events=json.dumps({n: o["event"] for n, o in claim.get("observers", {}).items() if "event" in o}, indent=1),
         rounds=_round_table(rounds),
-        scenario=_flattened(release.scenario),
-        notes=_flattened(release.notes),
+        scenario=flattened(release.scenario),
+        notes=flattened(release.notes),
         round_count=len(rounds),
     )
-
-
-@functools.cache
-def _template() -> Template:
-    """The compiled template. Every value is escaped: keys and names of a release come from anybody."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(num=number, figure=figure, risk=risk, sentence=sentence, drawing=Markup)
-    return environment.from_string(template.PAGE)
-
-
-def number(value: Any) -> str:
-    """A value of a JSON file as the report shows it: four significant digits, thousands apart, words for nothing."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() and 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
-    return str(value)
-
-
-def figure(value: float) -> str:
-    """A score as the report shows it: three decimals, so that figures line up."""
-    return "–" if np.isnan(value) else f"{value:.3f}".replace("-", "−")
-
-
-def risk(value: float, decimals: int = 3) -> str:
-    """An epsilon or a share of a hundred: rounded up, so that no risk shrinks on its way into words."""
-    scale = 10.0**decimals
-    # The slack absorbs the rounding of the product alone: 3 must not become 3.001.
-    return f"{np.ceil(scale * value * (1 - 1e-12)) / scale:.{decimals}f}".rstrip("0").rstrip(".")
-
-
-def sentence(text: Any) -> str:
-    """The text with a capital first letter; the rest stays as it is, unlike with ``str.capitalize``."""
-    return str(text)[:1].upper() + str(text)[1:]
 
 
 def _title(release: ReleaseView) -> str:
     family = release.scenario.get("task", {}).get("family", "unnamed")
     path = release.scenario.get("data", {}).get("path")
     return f"{str(family).capitalize()} embeddings" + (f" from {Path(str(path)).name}" if path else "")
-
-
-def _unit(claim: Mapping[str, Any]) -> str:
-    return "client" if claim.get("unit_is_client") else str(claim.get("unit", "unit"))
-
-
-def _observers(claim: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for name, entry in claim.get("observers", {}).items():
-        who, sees = _SEES.get(name, (name.replace("_", " ").capitalize(), ""))
-        rates = entry.get("tpr_at_fpr") or {}
-        rows.append({"who": who, "sees": sees, **entry, "caught": rates.get("0.01")})
-    return rows
 
 
 def _history_plots(rounds: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -167,7 +105,7 @@ def _tables(release: ReleaseView) -> list[dict[str, Any]]:
 
 def _round_table(rounds: list[Mapping[str, Any]]) -> dict[str, Any]:
     """Columns in order of first appearance; a long history is shown by its two ends."""
-    flat = [dict(_flattened(entry)) for entry in rounds]
+    flat = [dict(flattened(entry)) for entry in rounds]
     columns = list(dict.fromkeys(name for entry in flat for name in entry))
     shown = flat if len(flat) <= _SHOWN_ROUNDS else flat[: _SHOWN_ROUNDS // 2] + flat[-_SHOWN_ROUNDS // 2 :]
     return {
@@ -175,16 +113,3 @@ def _round_table(rounds: list[Mapping[str, Any]]) -> dict[str, Any]:
         "rows": [[entry.get(column) for column in columns] for entry in shown],
         "hidden": len(flat) - len(shown),
     }
-
-
-def _flattened(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested mappings as dotted names; lists as one text."""
-    found: list[tuple[str, Any]] = []
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            found += _flattened(item, f"{prefix}{name}.")
-        elif isinstance(item, (list, tuple)):
-            found.append((f"{prefix}{name}", ", ".join(number(part) for part in item)))
-        else:
-            found.append((f"{prefix}{name}", item))
-    return found

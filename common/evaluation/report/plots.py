@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, RULE = "#1c2430", "#6b7480", "#d5d9de"
 ACCENT, SECOND, THIRD = "#1f4e79", "#b5651d", "#4a7c59"
-_WIDTH_IN = 7.2
+WIDTH_IN = 7.2
 _LABELS = 60
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -63,7 +63,7 @@ def quality_plot(scores: Sequence[Score]) -> str:
         grid[0, 0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, borderaxespad=0.1)
 
     rows = sum(len(group) for group in panels.values())
-    return _svg("quality", 0.7 + 0.42 * rows + 0.55 * len(panels), draw)
+    return svg("quality", 0.7 + 0.42 * rows + 0.55 * len(panels), draw)
 
 
 def _quality_panel(axes: Axes, metric: str, group: list[Score]) -> None:
@@ -84,11 +84,11 @@ def _quality_panel(axes: Axes, metric: str, group: list[Score]) -> None:
                 clip_on=False,
             )
     axes.axvline(0, color=RULE, linewidth=1)
-    axes.set_yticks(range(len(group)), labels=[_short(score.task, 30) for score in group], color=INK)
+    axes.set_yticks(range(len(group)), labels=[short(score.task, 30) for score in group], color=INK)
     axes.set_ylim(len(group) - 0.45, -0.55)
     axes.grid(axis="y", visible=False)
     better = "higher is better" if group[0].higher_is_better else "lower is better"
-    axes.set_xlabel(f"{_short(metric, 40)} ({better})")
+    axes.set_xlabel(f"{short(metric, 40)} ({better})")
 
 
 def spend_plot(rounds: Sequence[Mapping[str, Any]], target: float | None) -> str:
@@ -116,7 +116,7 @@ def spend_plot(rounds: Sequence[Mapping[str, Any]], target: float | None) -> str
         axes.set_ylim(0, 1.12 * max(target or 0.0, axes.get_ylim()[1] / 1.05))
         axes.legend(fontsize=8, loc="lower right")
 
-    return _svg("spend", 2.5, draw)
+    return svg("spend", 2.5, draw)
 
 
 def _same_lines(lines: Mapping[str, list[tuple[float, float]]]) -> dict[tuple[tuple[float, float], ...], list[str]]:
@@ -148,7 +148,7 @@ def history_plot(rounds: Sequence[Mapping[str, Any]], fields: Mapping[str, str],
         if len(lines) > 1:
             axes.legend(fontsize=8)
 
-    return _svg(label, 2.1, draw)
+    return svg(label, 2.1, draw)
 
 
 def _line(axes: Axes, points: list[tuple[float, float]], colour: str, *, label: str, dash: str = "-") -> None:
@@ -174,7 +174,7 @@ def map_plot(table: EmbeddingTable) -> str:
         figure.draw_without_rendering()  # fixes the layout, so that labels can be measured against it
         _place_labels(axes, points, table.keys)
 
-    return _svg("map", 5.2, draw)
+    return svg("map", 5.2, draw)
 
 
 def _place_labels(axes: Axes, points: Any, keys: Sequence[str]) -> None:
@@ -182,7 +182,7 @@ def _place_labels(axes: Axes, points: Any, keys: Sequence[str]) -> None:
     box, size = axes.get_window_extent(), 8 * axes.figure.dpi / 72
     placed: list[tuple[float, float, float, float]] = []
     for (x, y), key in zip(points, keys, strict=False):
-        word = _short(key, 18)
+        word = short(key, 18)
         width = 0.62 * size * sum(2 if ord(c) > 0x2E7F else 1 for c in word)
         left, middle = axes.transData.transform((x, y)) + np.array([size / 2, 0.0])
         area = (left, middle - 0.6 * size, left + width, middle + 0.6 * size)
@@ -195,13 +195,18 @@ def _place_labels(axes: Axes, points: Any, keys: Sequence[str]) -> None:
             return
 
 
-def _short(text: str, limit: int) -> str:
+def short(text: str, limit: int) -> str:
+    """The text without control characters, cut to ``limit`` characters."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return printable if len(printable) <= limit else printable[: limit - 1] + "…"
 
 
-def _svg(name: str, height_in: float, draw: Callable[[Figure], None]) -> str:
-    """Draw on a figure of its own, without pyplot and its global state, and return the bare <svg> element."""
+def svg(name: str, height_in: float, draw: Callable[[Figure], None], *, width_in: float = WIDTH_IN) -> str:
+    """Draw on a figure of its own, without pyplot and its global state, and return the bare <svg> element.
+
+    Args:
+        name: differs between the drawings of a page; the names of a drawing's parts follow from it.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -210,9 +215,9 @@ def _svg(name: str, height_in: float, draw: Callable[[Figure], None]) -> str:
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         # The browser sets the text, so a glyph that matplotlib's own font lacks does no harm.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
+        figure = Figure(figsize=(width_in, height_in), layout="constrained")
         draw(figure)
         figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
-    svg = buffer.getvalue().decode()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'role="img"', svg, count=1)
+    text = buffer.getvalue().decode()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'role="img"', text, count=1)

@@ -13,8 +13,8 @@ import pytest
 
 from common.evaluation import Score
 from common.evaluation.report import map_facts, neighbor_lists, write_report
-from common.evaluation.report.page import figure, number, risk
 from common.evaluation.report.summary import principal_plane
+from common.evaluation.report.words import figure, number, risk
 from common.table import EmbeddingTable
 
 ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
