@@ -19,7 +19,7 @@ import typer
 from client.cli import ledger_app
 from common.errors import ConfigError, FedembedError, StorageError, UsageError
 from simulations import doctor
-from simulations.commands import conformance, inspect, release, train
+from simulations.commands import compare, conformance, inspect, release, train
 from simulations.commands.exit_codes import BROKEN_PIPE, INTERRUPTED
 from simulations.commands.help_page import Command, Group
 from simulations.commands.output import emit_json, note
@@ -66,6 +66,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "report": release.report,
     "neighbors": release.neighbors,
     "evaluate": release.evaluate,
+    "compare": compare.compare,
     "export": release.export,
     "list": inspect.list_members,
     "doctor": doctor.command,
