@@ -41,7 +41,7 @@ class Attack(Protocol):
 
 def names() -> list[str]:
     """Names of all attacks."""
-    return member_names(__name__)
+    return [name for name in member_names(__name__) if name not in ("leak", "view")]
 
 
 def load(name: str) -> Any:

@@ -23,8 +23,9 @@ from common.update import UpdateBatch
 
 MOST_TARGETS = 256  # clients or rounds; the interval of a mean is narrow by then
 PRIOR = "most popular rows"
-FEWEST = "fewest rows"  # the tenth of the clients that noise hides least
+FEWEST = "fewest rows"  # the clients that noise hides least: a tenth of them,
 _FEWEST_SHARE = 0.1
+_FEWEST_CLIENTS = 5  # and not less than so many, of at least twice as many
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def f1(odds: FloatVector, named: int, held: BoolVector) -> float:
 
 
 def client_leaks(attack: Attack, view: View, truth: Truth, guesses: Iterable[RowGuess], *, seed: int) -> list[Leak]:
-    """F1 and AUC, means over clients, and AUC over the tenth of them that hold the fewest rows.
+    """F1 and AUC, means over clients, and, where there are enough, AUC over those that hold the fewest rows.
 
     Clients that hold no row, or all of them, are left out.
 
@@ -202,12 +203,15 @@ def client_leaks(attack: Attack, view: View, truth: Truth, guesses: Iterable[Row
     if not found:
         raise EvaluationError(f"the attack {attack.name} saw no client that holds some of the rows, and not all")
     table = np.array(found)
-    few = table[np.argsort(table[:, 0], kind="stable")[: max(1, round(_FEWEST_SHARE * len(table)))]]
-    return [
+    leaks = [
         mean_leak(attack, "f1", table[:, 1], table[:, 2], seed=seed),
         mean_leak(attack, "auc", table[:, 3], table[:, 4], seed=seed),
-        mean_leak(attack, f"auc:{FEWEST}", few[:, 3], few[:, 4], seed=seed),
     ]
+    if len(table) >= 2 * _FEWEST_CLIENTS:
+        size = max(_FEWEST_CLIENTS, round(_FEWEST_SHARE * len(table)))
+        few = table[np.argsort(table[:, 0], kind="stable")[:size]]
+        leaks.append(mean_leak(attack, f"auc:{FEWEST}", few[:, 3], few[:, 4], seed=seed))
+    return leaks
 
 
 def mean_leak(attack: Attack, metric: str, values: FloatVector, chance: FloatVector, *, seed: int) -> Leak:

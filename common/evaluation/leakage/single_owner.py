@@ -22,7 +22,7 @@ import numpy as np
 from common.errors import EvaluationError
 from common.evaluation.leakage import required
 from common.evaluation.leakage._evidence import CERTAIN, log_odds, of_any, touched
-from common.evaluation.leakage._rates import FloatVector, auc, ranked
+from common.evaluation.leakage._rates import BoolVector, FloatVector, auc, ranked
 from common.evaluation.leakage._rows import (
     RowGuess,
     chosen,
@@ -43,6 +43,14 @@ _CHUNK_ROWS = 1 << 16
 _NARROW = 1e-3  # of equal lengths, rounding shall not decide
 
 
+@dataclass(frozen=True)
+class OwnerGuess:
+    """For the rows of one round, the odds of exactly one owner, and of any."""
+
+    single: RowGuess
+    union: RowGuess
+
+
 class SingleOwner:
     """``single_owner``: rows that one client of the cohort holds, beside what popularity says; means over rounds."""
 
@@ -59,18 +67,12 @@ class SingleOwner:
         """
         required(truth.held_rows, self.name, "the rows that clients hold")
         found = []
-        for guess, union in self.both(view, seed=seed):
-            owners = rows_of_clients(truth, np.unique(view.rounds[guess.target].participants).tolist(), len(view.prior))
+        for guess in self.guess(view, truth.question, seed=seed):
+            cohort = np.unique(view.rounds[guess.single.target].participants)
+            owners = rows_of_clients(truth, cohort.tolist(), len(view.prior))
             single = owners == 1
             if 0 < single.sum() < len(single):
-                both = ((guess.odds, guess.named), (guess.prior, guess.named))
-                unions = ((union.odds, union.named), (union.prior, union.named))
-                found.append(
-                    [hits_among(o, k, single) / max(k, 1) for o, k in both]
-                    + [f1(o, k, single) for o, k in both]
-                    + [ranked(auc, o, single) for o, _ in both]
-                    + [hits_among(o, k, single) / max(k, 1) for o, k in unions]
-                )
+                found.append(_figures(guess, single))
         if not found:
             raise EvaluationError("the attack single_owner saw no round with a row that one client alone holds")
         table = np.array(found)
@@ -79,12 +81,8 @@ class SingleOwner:
             for i, metric in enumerate(("precision", "f1", "auc", "exposure"))
         ]
 
-    def guess(self, view: View, question: Question, *, seed: int) -> Iterator[RowGuess]:
-        """The odds of exactly one owner for every row, one round after the other."""
-        return (single for single, _ in self.both(view, seed=seed))
-
-    def both(self, view: View, *, seed: int) -> Iterator[tuple[RowGuess, RowGuess]]:
-        """For each round, the odds of exactly one owner, and the odds of any owner."""
+    def guess(self, view: View, question: Question, *, seed: int) -> Iterator[OwnerGuess]:
+        """The odds of exactly one owner, and of any, for every row, one round after the other."""
         table, prior = table_of_sums(view, self.name), prior_odds(view)
         rounds = required(rounds_with_sums(view, table), self.name, "sums whose participants are known")
         for number in chosen(rounds, seed=seed):
@@ -96,7 +94,19 @@ class SingleOwner:
             exact = bool(np.all((ratio == CERTAIN) | np.isneginf(ratio)))
             union = RowGuess(number, anyone + ratio, anyone)
             one, before = alone(prior, clients, squared=squared if exact else None), alone(prior, clients)
-            yield RowGuess(number, _joint(union.odds, one), _joint(anyone, before)), union
+            yield OwnerGuess(RowGuess(number, _joint(union.odds, one), _joint(anyone, before)), union)
+
+
+def _figures(guess: OwnerGuess, single: BoolVector) -> list[float]:
+    """Precision, F1, AUC and exposure, of the attack and of the prior in turn."""
+    named, union = guess.single.named, guess.union.named
+    both = (guess.single.odds, guess.single.prior)
+    return [
+        *(hits_among(odds, named, single) / max(named, 1) for odds in both),
+        *(f1(odds, named, single) for odds in both),
+        *(ranked(auc, odds, single) for odds in both),
+        *(hits_among(odds, union, single) / max(union, 1) for odds in (guess.union.odds, guess.union.prior)),
+    ]
 
 
 def _joint(union: FloatVector, one: FloatVector) -> FloatVector:
