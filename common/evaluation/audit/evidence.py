@@ -1,0 +1,181 @@
+"""What an audit works on and what it hands on: scores of canaries, the evidence of every test, the verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from common.evaluation.audit._checks import as_scored, refused
+from common.evaluation.audit.bounds import Floats
+from common.evaluation.audit.methods import ONE_RUN, ONE_RUN_FDP, Answers, MeanDifference, Method, OneRun
+from common.evaluation.audit.power import best_attainable, smallest_factor
+
+HEADLINE = (ONE_RUN, ONE_RUN_FDP)
+_UNFAIR = 6.0  # standard deviations of a fair coin
+
+
+@dataclass(frozen=True, eq=False)
+class CanaryScores:
+    """What an attack says of every canary of one design in one view.
+
+    Attributes:
+        scores: shape (m,), higher for canaries that look included; NaN never helps.
+        included: shape (m,), bool: each canary was drawn in by a fair coin of its own.
+        design: of the canaries (``dedicated rows``).
+        view: what was seen (``all sums``, ``final table``).
+        noise_stddev: standard deviation of the noise in a score, measured apart from the canaries; ``None`` where it is
+            not known. Where the scores contradict it they are believed.
+
+    Raises:
+        EvaluationError: shapes that differ, one kind of canary alone, answers that no fair coin gives, scores that are
+            all the same, or a standard deviation that is not positive.
+    """
+
+    scores: Floats
+    included: Answers
+    design: str
+    view: str
+    noise_stddev: float | None = None
+
+    def __post_init__(self) -> None:
+        scores, included = as_scored(self.scores, self.included)
+        known = scores[~np.isnan(scores)]
+        if not len(known) or np.all(known == known[0]):
+            raise refused(f"all canaries of {self.design} have the same score in {self.view}: nothing can be tested")
+        if abs(int(included.sum()) - len(included) / 2) > _UNFAIR * math.sqrt(len(included)) / 2:
+            raise refused(f"{included.sum()} of {len(included)} canaries included: no fair coin did that")
+        if self.noise_stddev is not None and not (math.isfinite(self.noise_stddev) and self.noise_stddev > 0):
+            raise refused(f"the standard deviation of the noise must be above 0, not {self.noise_stddev}")
+        object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "included", included)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one registered test found.
+
+    Attributes:
+        method: its name; ``assumes``: what must be true for its error rate to hold.
+        design, view: of the canaries.
+        bound: lower bound of epsilon that holds with probability 1 - alpha; ``estimate``: without confidence.
+        alpha: the test's own error rate, after its share of the whole was taken.
+        rejects: whether the bound exceeds the claim.
+        canaries: how many there are.
+        guesses, right: of a one-run test; ``None`` for the others.
+        cap: the bound if every canary were told right; infinite where nothing limits it.
+        smallest_factor: by how many times the noise must be too small for this test to notice in 95 % of all runs;
+            ``None`` where not even the largest factor tried would be noticed.
+        best_attainable: the median bound against a mechanism that spends exactly what is claimed.
+    """
+
+    method: str
+    assumes: str
+    design: str
+    view: str
+    bound: float
+    estimate: float
+    alpha: float
+    rejects: bool
+    canaries: int
+    guesses: int | None
+    right: int | None
+    cap: float
+    smallest_factor: float | None
+    best_attainable: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary; an infinite cap becomes ``None`` because JSON has no infinity."""
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+
+
+class Outcome(StrEnum):
+    """All that an audit may conclude."""
+
+    CONSISTENT = "CONSISTENT"
+    VIOLATION_FOUND = "VIOLATION FOUND"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome, why, and on what.
+
+    Attributes:
+        outcome: one of three.
+        reason: in words.
+        claimed_epsilon, delta: the claim that was tested.
+        evidence: of every registered test; empty where none could be made.
+    """
+
+    outcome: Outcome
+    reason: str
+    claimed_epsilon: float
+    delta: float
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def headline(self) -> Evidence | None:
+        """The one-run test with the largest bound; ``None`` without evidence."""
+        candidates = [e for e in self.evidence if e.method in HEADLINE]
+        return max(candidates, key=lambda e: e.bound) if candidates else None
+
+    @property
+    def alarms(self) -> tuple[Evidence, ...]:
+        """The tests beside the headline that reject the claim."""
+        return tuple(e for e in self.evidence if e.method not in HEADLINE and e.rejects)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary for audit.json."""
+        headline = self.headline
+        return {
+            "outcome": str(self.outcome),
+            "reason": self.reason,
+            "claimed_epsilon": self.claimed_epsilon,
+            "delta": self.delta,
+            "headline": None if headline is None else headline.to_json(),
+            "evidence": [e.to_json() for e in self.evidence],
+        }
+
+
+def gathered(
+    method: Method, scores: CanaryScores, *, claimed_epsilon: float, known: dict[Any, tuple[float | None, float]]
+) -> Evidence:
+    """Run one registered test and say what it could have seen at best.
+
+    Args:
+        known: what was found before of the same test on as many canaries; completed here.
+    """
+    canaries = len(scores.scores)
+    key = (_standard(method), canaries)
+    if key not in known:
+        smallest = smallest_factor(key[0], canaries=canaries, claimed_epsilon=claimed_epsilon)
+        known[key] = smallest, best_attainable(key[0], canaries=canaries, claimed_epsilon=claimed_epsilon)
+    statistic = method.statistic(scores.scores, scores.included)
+    bound = method.epsilon(statistic)
+    one_run = isinstance(method, OneRun)
+    return Evidence(
+        method=method.name,
+        assumes=method.assumes,
+        design=scores.design,
+        view=scores.view,
+        bound=bound,
+        estimate=method.estimate(scores.scores, scores.included),
+        alpha=method.alpha,
+        rejects=bound > claimed_epsilon,
+        canaries=canaries,
+        guesses=method.guesses if isinstance(method, OneRun) else None,
+        right=int(statistic) if one_run else None,
+        cap=method.epsilon(method.most(canaries)),
+        smallest_factor=known[key][0],
+        best_attainable=known[key][1],
+    )
+
+
+def _standard(method: Method) -> Method:
+    """The same test on the exact Gaussian problem, whose noise is not known to it."""
+    return dataclasses.replace(method, noise_stddev=None) if isinstance(method, MeanDifference) else method
