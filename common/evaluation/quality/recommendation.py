@@ -4,6 +4,9 @@ Users are folded into the released item table in closed form (they were never in
 full: metrics on a sample of negatives order models differently than the full ranking does, not even in expectation
 (Krichene and Rendle, KDD 2020), so a sample is an explicit choice with a warning. Items that tie with the held-out one
 count half: a table of constants ranks it in the middle, not first.
+
+A user may have several held-out items: recall and the reciprocal rank of the first are given too, and items that tie
+count as in random order (``_ranking_metrics``). With one held-out item recall is the hit rate, so it is not repeated.
 """
 
 from __future__ import annotations
@@ -18,45 +21,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import EvaluationError
-from common.evaluation.quality._intervals import wilson_interval
+from common.evaluation.quality._intervals import bootstrap_interval, wilson_interval
+from common.evaluation.quality._ranking import Lists
+from common.evaluation.quality._several_held_out import scores_of_several
 from common.evaluation.score import Score
 from common.foldin import fold_in
 from common.table import EmbeddingTable, FloatArray, IntArray
 
 CUTOFF = 10
 _CHUNK_SCORES = 1 << 22
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class RecommendationBenchmark:
-    """Users with the items they have and one held-out item each; rows are numbered as in the table.
+    """Users with the items they have and those held out; rows are numbered as in the table.
 
     Attributes:
         offsets: shape (U + 1,); user u has ``items[offsets[u]:offsets[u + 1]]``.
         items: row numbers of training items, shape (R,).
-        held_out: row number of each user's held-out item, shape (U,); none of the user's training items.
+        held_out: row numbers of held-out items, none of the user's training items: one a user, shape (U,), or several.
         rows: V, the number of items.
+        held_out_offsets: shape (U + 1,); user u's held-out items are ``held_out[held_out_offsets[u]:...]``, at least
+            one and none twice; ``None`` where each user has one.
     """
 
     offsets: IntArray
     items: IntArray
     held_out: IntArray
     rows: int
+    held_out_offsets: IntArray | None = None
 
     def __post_init__(self) -> None:
-        sound = len(self.offsets) == len(self.held_out) + 1 and len(self.held_out) > 0
-        sound = sound and self.offsets[0] == 0 and self.offsets[-1] == len(self.items)
-        sound = sound and bool(np.all(np.diff(self.offsets) >= 0))
+        held, offsets = self.held_out_lists, self.offsets
+        sound = len(offsets) == len(held.offsets) > 1 and offsets[0] == 0 and offsets[-1] == len(self.items)
+        sound = sound and held.offsets[0] == 0 and held.offsets[-1] == len(self.held_out)
+        sound = sound and bool(np.all(np.diff(offsets) >= 0) and np.all(held.sizes > 0))
         for ids in (self.items, self.held_out):
             sound = sound and bool(np.all((ids >= 0) & (ids < self.rows)))
-        if not sound or bool(np.any(self.items == np.repeat(self.held_out, np.diff(self.offsets)))):
+        if not sound or _shared(Lists(offsets, self.items), held, self.rows):
             raise EvaluationError(
                 "the recommendation benchmark contradicts itself", remedy="Write it again with data.holdout = 'last'."
             )
 
     def __len__(self) -> int:
-        return len(self.held_out)
+        return len(self.offsets) - 1
+
+    @property
+    def held_out_lists(self) -> Lists:
+        """Held-out items of each user."""
+        one_each = np.arange(len(self.held_out) + 1)
+        return Lists(one_each if self.held_out_offsets is None else self.held_out_offsets, self.held_out)
 
     @property
     def popularity(self) -> NDArray[np.float64]:
@@ -66,9 +80,17 @@ class RecommendationBenchmark:
     def first(self, users: int) -> RecommendationBenchmark:
         """The first ``users`` users."""
         end = int(self.offsets[: users + 1][-1])
+        held = self.held_out_lists.part(0, min(users, len(self)))
+        own = None if self.held_out_offsets is None else held.offsets
         return RecommendationBenchmark(
-            self.offsets[: users + 1], self.items[:end], self.held_out[:users], rows=self.rows
+            self.offsets[: users + 1], self.items[:end], held.items, rows=self.rows, held_out_offsets=own
         )
+
+
+def _shared(had: Lists, held: Lists, rows: int) -> bool:
+    """Whether a user has a held-out item in training, or twice."""
+    codes = held.owners * rows + held.items
+    return bool(np.isin(codes, had.owners * rows + had.items).any()) or len(np.unique(codes)) < len(codes)
 
 
 @dataclass(frozen=True)
@@ -82,23 +104,27 @@ class FoldIn:
 def read_benchmark(path: Path) -> RecommendationBenchmark:
     """Read an ``.npz`` with ``offsets``, ``items``, ``held_out`` and ``rows``, as ``data.holdout`` writes it.
 
+    With several held-out items a user it holds ``held_out_offsets`` too.
+
     Raises:
         EvaluationError: not such a file.
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = [np.asarray(file[name]) for name in ("offsets", "items", "held_out", "rows")]
+            names = ("rows", "offsets", "items", "held_out", *({"held_out_offsets"} & set(file.files)))
+            arrays = [np.asarray(file[name]) for name in names]
     except FileNotFoundError:
         raise EvaluationError(f"there is no file {path.name}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         raise EvaluationError(
             f"{path.name} is no recommendation benchmark (.npz of offsets, items, held_out, rows)"
         ) from None
-    shapes = [array.ndim for array in arrays] == [1, 1, 1, 0]
+    shapes = [array.ndim for array in arrays] == [0] + [1] * (len(arrays) - 1)
     if not shapes or any(array.dtype.kind not in "iu" for array in arrays):
         raise EvaluationError(f"{path.name}: offsets, items and held_out must be lists of integers, rows one integer")
-    offsets, items, held_out, rows = (array.astype(np.int64) for array in arrays)
-    return RecommendationBenchmark(offsets, items, held_out, rows=int(rows))
+    rows, offsets, items, held_out, *several_each = (array.astype(np.int64) for array in arrays)
+    own = several_each[0] if several_each else None
+    return RecommendationBenchmark(offsets, items, held_out, rows=int(rows), held_out_offsets=own)
 
 
 Scorer = Callable[[int, int], NDArray[np.floating]]
@@ -112,7 +138,12 @@ def ranks(
     Args:
         scorer: (first user, last user + 1) -> scores of all items, shape (users, V).
         negatives: 0 ranks among all items but the user's training items; otherwise among that many drawn from these.
+
+    Raises:
+        EvaluationError: users have several held-out items, which have no one rank.
     """
+    if benchmark.held_out_offsets is not None:
+        raise EvaluationError("users have several held-out items: they have no one rank")
     if negatives:
         warnings.warn(
             f"ranking among {negatives} sampled items: figures do not compare with full ranking", stacklevel=2
@@ -167,14 +198,6 @@ def hits(rank: NDArray[np.float64]) -> NDArray[np.float64]:
 def gains(rank: NDArray[np.float64]) -> NDArray[np.float64]:
     """NDCG with one relevant item: ``1 / log2(rank + 2)`` among the first ``CUTOFF``, else 0."""
     return np.where(rank < CUTOFF, 1.0 / np.log2(rank + 2.0), 0.0)
-
-
-def bootstrap_interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """95 % percentile interval of the mean over resampled users (Efron 1979), ``_RESAMPLES`` resamples."""
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(_RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def scores_of_ranks(
@@ -236,7 +259,7 @@ class Recommendation:
         users: FloatArray | None = None,
         negatives: int = 0,
     ) -> list[Score]:
-        """Full ranking unless ``negatives`` says how many items to sample instead (with a warning).
+        """Full ranking unless ``negatives`` says how many items to sample instead (with a warning; one held-out item).
 
         Args:
             benchmark: its rows must be the table's rows.
@@ -258,6 +281,8 @@ class Recommendation:
         vectors = table.vectors
         scorer = table_scorer(vectors, split, fold or FoldIn()) if users is None else vector_scorer(vectors, users)
         popular = popularity_scorer(split.popularity)
+        if split.held_out_offsets is not None and not negatives:
+            return scores_of_several(split, scorer, popular, cutoff=CUTOFF, seed=seed)
         return scores_of_ranks(
             ranks(split, scorer, negatives=negatives, seed=seed),
             baseline=ranks(split, popular, negatives=negatives, seed=seed),

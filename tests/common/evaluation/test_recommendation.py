@@ -190,3 +190,89 @@ def test_refusals() -> None:
         TASK.score(small, split, seed=0)
     with pytest.raises(EvaluationError):
         read_benchmark(Path("absent.npz"))
+
+
+def several_each() -> tuple[RecommendationBenchmark, np.ndarray, np.ndarray]:
+    """25 users with five items and one to four held out, of 60; vectors of users and items."""
+    rng = np.random.default_rng(10)
+    items, users = rng.normal(size=(60, 5)).astype(np.float32), rng.normal(size=(25, 5)).astype(np.float32)
+    had, held = [], []
+    for _ in range(25):
+        own = rng.permutation(60)[:9]
+        had.append(np.sort(own[:5]))
+        held.append(own[5 : 5 + int(rng.integers(1, 5))])
+    offsets = np.cumsum([0, *map(len, held)])
+    split = RecommendationBenchmark(
+        np.arange(26) * 5, np.concatenate(had), np.concatenate(held), rows=60, held_out_offsets=offsets
+    )
+    return split, items, users
+
+
+# ranx 0.3.21 on the same scores: hit_rate@10, ndcg@10, recall@10, mrr of Qrels and Run without the training items.
+RANX = {"hit_rate@10": 0.36, "ndcg@10": 0.10364077487387605, "recall@10": 0.17, "mrr": 0.14916189404965807}
+
+
+def test_several_held_out_items_equal_ranx(tmp_path: Path) -> None:
+    split, items, users = several_each()
+    table = EmbeddingTable(tuple(f"i{i}" for i in range(60)), items)
+    scores = TASK.score(table, split, seed=0, users=users)
+    assert {score.metric: score.value for score in scores} == pytest.approx(RANX, abs=1e-9)
+    for score in scores:
+        assert (score.n, score.coverage, score.baseline_name) == (25, 1.0, "popularity")
+        assert score.ci_low <= score.value <= score.ci_high
+    fields = {"offsets": split.offsets, "items": split.items, "held_out": split.held_out, "rows": np.array(60)}
+    np.savez(tmp_path / "several.npz", **fields, held_out_offsets=split.held_out_lists.offsets)
+    assert TASK.score(table, tmp_path / "several.npz", seed=0, users=users) == scores
+    leaky = RecommendationBenchmark(  # a user's own training items as rivals: a ranking that forgot to leave them out
+        np.zeros(26, np.int64), split.items[:0], split.held_out, rows=60, held_out_offsets=split.held_out_offsets
+    )
+    assert TASK.score(table, leaky, seed=0, users=users)[3].value < RANX["mrr"] - 1e-4
+
+
+def test_one_each_given_as_lists_is_what_one_each_gives() -> None:
+    table, split = planted()
+    lists = RecommendationBenchmark(
+        split.offsets, split.items, split.held_out, rows=ROWS, held_out_offsets=np.arange(len(split) + 1)
+    )
+    plain = {score.metric: score.value for score in TASK.score(table, split, seed=0)}
+    found = {score.metric: score.value for score in TASK.score(table, lists, seed=0)}
+    assert found["recall@10"] == found["hit_rate@10"] == pytest.approx(plain["hit_rate@10"])
+    assert found["ndcg@10"] == pytest.approx(plain["ndcg@10"])
+    assert len(lists.first(7)) == 7 and lists.first(7).held_out.tolist() == split.held_out[:7].tolist()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"held_out_offsets": [0, 1]},
+        {"held_out_offsets": [0, 1, 2]},
+        {"held_out_offsets": [0, 0, 3]},
+        {"held_out_offsets": [0, 2, 1]},
+        {"held_out_offsets": [1, 2, 3]},
+        {"held_out_offsets": [0.0, 1.0, 3.0]},
+        {"held_out_offsets": 3},
+        {"held_out": [1, 5, 5]},  # twice held out
+        {"held_out": [1, 4, 2]},  # in training
+        {"held_out": [1, 9, 2]},
+    ],
+)
+def test_lists_that_contradict_themselves_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "bad.npz"
+    good = GOOD | {"held_out": [1, 2, 5], "held_out_offsets": [0, 1, 3]}
+    np.savez(path, **{name: np.array(value) for name, value in good.items()})
+    assert len(read_benchmark(path)) == 2
+    np.savez(path, **{name: np.array(value) for name, value in (good | change).items()})
+    with pytest.raises(EvaluationError):
+        read_benchmark(path)
+
+
+def test_several_held_out_items_have_no_one_rank_and_no_sampled_ranking() -> None:
+    split, items, users = several_each()
+    table = EmbeddingTable(tuple(f"i{i}" for i in range(60)), items)
+    with pytest.raises(EvaluationError, match="no one rank"):
+        ranks(split, lambda a, b: np.zeros((b - a, 60)))
+    with pytest.raises(EvaluationError, match="no one rank"):
+        TASK.score(table, split, seed=0, users=users, negatives=5)
+    for value, said in ((0.0, "scores the same"), (np.nan, "not finite"), (np.inf, "not finite")):
+        with pytest.raises(EvaluationError, match=said), np.errstate(invalid="ignore"):
+            TASK.score(EmbeddingTable(table.keys, np.full_like(items, value)), split, seed=0, users=users)
