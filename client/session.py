@@ -56,6 +56,7 @@ class Session:
         simulated: whether this node plays the faults that the scenario asks for.
         state_dir: where an admitted run is kept for the process that serves the next message; ``None`` where one
             process serves them all.
+        work_of: what a run's scenario and rows amount to; an audit plants its canaries here.
         party: who this node's one client is under secure aggregation with a roster; ``None``: a name for each round.
         admitted: the run that ``train`` serves; set only when its reservation is in the ledger.
     """
@@ -66,6 +67,7 @@ class Session:
     keeps_table: bool = False
     simulated: bool = False
     state_dir: Path | None = None
+    work_of: Callable[[Scenario, RowDomain | None], Work] = work_for
     party: Party | None = None
     admitted: Admission | None = None
     parameters: dict[str, FloatArray] | None = None
@@ -92,7 +94,7 @@ class Session:
 
     def _admission(self, payload: wire.Payload) -> Admission:
         """The run that a payload describes, if the policy allows its terms."""
-        work = work_for(scenario_from_json(payload.text("scenario")), wire.decode_domain(payload))
+        work = self.work_of(scenario_from_json(payload.text("scenario")), wire.decode_domain(payload))
         refusal = self._policy_refusal(work) or check_message(self.policy, payload.size_bytes)
         if refusal is not None:
             raise RefusedError(refusal)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,17 @@ class FederatedRun:
         CheckpointError, StorageError: the output directory cannot be used.
     """
 
-    def __init__(self, work: Work, exchange: Exchange, directory: Path, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        work: Work,
+        exchange: Exchange,
+        directory: Path,
+        reporter: Reporter,
+        witness: Callable[[int, Released], None] = lambda number, released: None,
+    ) -> None:
+        """``witness`` is told the sum of every round as it left: audits look at what an adversary sees."""
         refuse_leaky_settings(work)
+        self._witness = witness
         self._work = work
         self._exchange = exchange
         self._reporter = reporter
@@ -175,6 +184,7 @@ class FederatedRun:
         drawn = drawn_clients(self._work, nodes, source)
         collect = self._collected_securely if self._secure else self._collected
         found = collect(state, nodes, drawn, attempt=attempt, source=source)
+        self._witness(number, found.released)
         step_norm = self._apply(state, found, nodes, final=self._is_last(number))
         state.round, state.selected = number, found.selected
         seconds = time.monotonic() - started

@@ -19,7 +19,7 @@ import typer
 from client.cli import ledger_app
 from common.errors import ConfigError, FedembedError, StorageError, UsageError
 from simulations import doctor
-from simulations.commands import compare, conformance, inspect, release, train
+from simulations.commands import audit, compare, conformance, inspect, release, train
 from simulations.commands.exit_codes import BROKEN_PIPE, INTERRUPTED
 from simulations.commands.help_page import Command, Group
 from simulations.commands.output import emit_json, note
@@ -61,6 +61,7 @@ def _options(
 _COMMANDS: dict[str, Callable[..., None]] = {
     "simulate": train.simulate,
     "plan": train.plan,
+    "audit": audit.audit,
     "conformance": conformance.conformance,
     "verify": release.verify,
     "report": release.report,

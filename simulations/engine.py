@@ -33,6 +33,7 @@ class InProcessGrid(Grid):
         byte_exact: pass every message through Flower's serialisation, in both directions. Slower; tests use it to
             find data that cannot travel or that both sides share.
         offline: asked before each delivery; nodes for which it is true answer like a dead node.
+        witness: is shown every answer that has a content: what a coordinator sees.
     """
 
     def __init__(  # the settings of one engine belong together
@@ -43,12 +44,14 @@ class InProcessGrid(Grid):
         run_config: Mapping[str, Any] | None = None,
         byte_exact: bool = False,
         offline: Callable[[int], bool] = lambda node_id: False,
+        witness: Callable[[Message], None] = lambda reply: None,
     ) -> None:
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, TASK_ID, SERVER_NODE_ID
         self._run = Run.create_empty(RUN_ID)
         self._client_app = client_app
         self._byte_exact = byte_exact
         self._offline = offline
+        self._witness = witness
         self._contexts = {
             FIRST_NODE_ID + k: _context(FIRST_NODE_ID + k, dict(config), dict(run_config or {}))
             for k, config in enumerate(node_configs)
@@ -101,6 +104,8 @@ class InProcessGrid(Grid):
             self.delivered_errors.append(traceback.format_exc())
             self.raised.append(error)
             return Message(Error(CLIENT_APP_RAISED, f"{type(error)}"), reply_to=message)
+        if reply.has_content():
+            self._witness(reply)
         return self._copied(reply)
 
     def _from_dead_node(self, message: Message) -> Message:

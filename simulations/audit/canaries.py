@@ -1,0 +1,143 @@
+"""Canaries: units of which nobody can tell before the run whether they take part, and whose traces are easy to find.
+
+Each has coordinates of its own, in rows that no real record can touch, so that canaries do not disturb one another:
+then a sum with Gaussian noise is exactly the problem of telling N(0, s^2) from N(C, s^2), the hardest one for the
+mechanism (Nasr et al. 2023; Steinke et al. 2023). Designs (notes of the field: Malek et al. 2021, Maddock et al. 2023):
+
+* ``dedicated``: one number of one row of the first table;
+* ``split``: one number of a row of every table and a direction in every dense array, clipped jointly: sees noise that
+  is missing in one of them, and clips that are not joint;
+* ``alternating``: as ``dedicated``, with the sign of the round: sees noise that is used again.
+
+Every canary asks for ten times the clip, so that a clip which is left out is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.privacy.private_sum import Released
+from common.table import FloatArray, IntArray
+from common.update import ParameterSpec, RowBatch, UpdateBatch
+
+DESIGNS = ("dedicated", "split", "alternating")
+OVER_NORM = 10.0  # times the clip
+KEY_PREFIX = "canary-"
+
+
+@dataclass(frozen=True)
+class Canaries:
+    """The canaries of one audit.
+
+    Attributes:
+        included: shape (m,), which take part: each by a coin of its own.
+        design: shape (m,), index into ``DESIGNS``.
+        specs: what clients send, with the canaries' rows at the end of every table.
+        first_row: number of the first row that is no real record's.
+        per_row: canaries that share a row, one column each; 1 where the rows themselves must tell them apart.
+        l2_clip_norm: what the mechanism clips to.
+    """
+
+    included: NDArray[np.bool_]
+    design: IntArray
+    specs: tuple[ParameterSpec, ...]
+    first_row: int
+    per_row: int
+    l2_clip_norm: float
+
+    def __len__(self) -> int:
+        return len(self.included)
+
+    @property
+    def rows(self) -> IntArray:
+        """Row of each canary in every table, shape (m,)."""
+        return self.first_row + np.arange(len(self)) // self.per_row
+
+    @cached_property
+    def tables(self) -> tuple[ParameterSpec, ...]:
+        """The tables among ``specs``."""
+        return tuple(spec for spec in self.specs if spec.is_table)
+
+    def of_design(self, name: str) -> IntArray:
+        """Numbers of the canaries of a design."""
+        return np.flatnonzero(self.design == DESIGNS.index(name))
+
+    def contributions(self, chosen: IntArray, round_number: int) -> UpdateBatch:
+        """What the canaries ``chosen`` send in a round, before the clip: one contribution each."""
+        count, rows, dense = len(chosen), {}, {}
+        for spec in self.specs:
+            weights = self._weights(chosen, spec, round_number)
+            if not spec.is_table:
+                dense[spec.name] = weights.astype(np.float32)[:, None] * self._directions(chosen, spec)
+                dense[spec.name] = dense[spec.name].reshape(count, *spec.shape)
+                continue
+            touching = np.flatnonzero(weights)
+            values = np.zeros((len(touching), spec.shape[1]), np.float32)
+            values[np.arange(len(touching)), self._columns(chosen[touching], spec)] = weights[touching]
+            offsets = np.searchsorted(touching, np.arange(count + 1)).astype(np.int64)
+            rows[spec.name] = RowBatch(offsets, self.rows[chosen[touching]], values)
+        return UpdateBatch(count, rows, dense)
+
+    def projections(self, released: Released, round_number: int) -> NDArray[np.float64]:
+        """How much of each canary a sum seems to hold, in clips: 1 (or 0) plus noise. Shape (m,).
+
+        A table that came as few rows holds zero elsewhere.
+        """
+        everyone, found = np.arange(len(self)), np.zeros(len(self))
+        for spec in self.specs:
+            weights = self._weights(everyone, spec, round_number) / (OVER_NORM * self.l2_clip_norm)
+            if not spec.is_table:
+                value = released.dense.get(spec.name)
+                if value is not None and weights.any():
+                    found += weights * (self._directions(everyone, spec) @ value.reshape(-1).astype(np.float64))
+                continue
+            if spec.name in released.rows:
+                seen = _read(released.rows[spec.name], self.rows, self._columns(everyone, spec))
+                found += weights * seen
+        return found / self.l2_clip_norm
+
+    def supports(self, released: Released) -> NDArray[np.float64]:
+        """1 where a canary's row of the first table came at all, else 0. Shape (m,)."""
+        ids = released.rows[self.tables[0].name][0] if self.tables else None
+        return np.ones(len(self)) if ids is None else np.isin(self.rows, ids).astype(np.float64)
+
+    def _weights(self, chosen: IntArray, spec: ParameterSpec, round_number: int) -> NDArray[np.float64]:
+        """Length of each canary's contribution to an array, before the clip."""
+        whole = OVER_NORM * self.l2_clip_norm
+        design = self.design[chosen]
+        first = spec.name == (self.tables[0].name if self.tables else self.specs[0].name)
+        sign = np.where((design == 2) & (round_number % 2 == 0), -1.0, 1.0)
+        split = whole / np.sqrt(len(self.specs))
+        return np.where(design == 1, split, whole * sign if first else 0.0)
+
+    def _columns(self, chosen: IntArray, spec: ParameterSpec) -> IntArray:
+        return np.asarray(chosen, dtype=np.int64) % (self.per_row if self.per_row > 1 else spec.shape[1])
+
+    def _directions(self, chosen: IntArray, spec: ParameterSpec) -> FloatArray:
+        """A random unit vector of a dense array for each canary, shape (len(chosen), size)."""
+        size = int(np.prod(spec.shape))
+        drawn = [np.random.default_rng([7, int(k)]).standard_normal(size, dtype=np.float32) for k in chosen]
+        array = np.array(drawn, dtype=np.float32).reshape(len(chosen), size)
+        return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-30)
+
+
+def designs_for(specs: Sequence[ParameterSpec], *, rounds: int) -> list[int]:
+    """Numbers of the designs that a run allows: alternating canaries need two rounds, split ones two arrays."""
+    return [0] + ([1] if len(specs) > 1 else []) + ([2] if rounds > 1 else [])
+
+
+def _read(table: tuple[IntArray | None, FloatArray], rows: IntArray, columns: IntArray) -> NDArray[np.float64]:
+    ids, values = table
+    if ids is None:
+        return values[rows, columns].astype(np.float64)
+    place = np.searchsorted(ids, rows)
+    place = np.minimum(place, max(len(ids) - 1, 0))
+    present = np.zeros(len(rows), bool) if not len(ids) else ids[place] == rows
+    found = np.zeros(len(rows))
+    found[present] = values[place[present], columns[present]]
+    return found

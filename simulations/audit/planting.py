@@ -1,0 +1,159 @@
+"""What is trained in an audit: the scenario with rows and clients more, for canaries and for membership."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import Scenario, build_scenario
+from common.errors import EvaluationError
+from common.evaluation.audit.verdict import FEWEST_CANARIES
+from common.evaluation.leakage.view import Candidates
+from common.families import AdditiveFamily
+from common.table import IntArray, RowDomain
+from common.units import ClientStore, Units
+from common.work import Work, work_for
+from server.progress import Reporter
+from simulations.audit.canaries import KEY_PREFIX, Canaries, designs_for
+from simulations.audit.families import canaried, marked
+from simulations.cohort import ASSUMED_CLIENTS, with_cohort
+from simulations.federation import enrolled_work, prepared_clients
+
+_NEVER = 1e-9  # frequency of a canary's row beside the rarest real one: no negative sample is drawn there
+MOST_CANDIDATES, CANDIDATE_SHARE = 4000, 0.2
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Everything that is fixed before an audited run.
+
+    Attributes:
+        work: of the audited run: rows for canaries, and a cohort that holds their clients.
+        store: real clients first, then those of canaries.
+        real_clients: how many are real.
+        canaries: which of them are in is known to the auditor alone.
+        clients_of: shape (m,), number of the client that would send each canary.
+        candidates: real units of which a coin left out half; ``None`` where units hold no rows.
+        member: shape (N,), which of them were left in.
+    """
+
+    work: Work
+    store: ClientStore
+    real_clients: int
+    canaries: Canaries
+    clients_of: IntArray
+    candidates: Candidates | None
+    member: NDArray[np.bool_] | None
+
+    def with_canaries(self, round_number: Callable[[], int]) -> Work:
+        """The work in which canary units send what they are made for."""
+        return canaried(self.work, self.canaries, round_number)
+
+    @property
+    def real_rows(self) -> int:
+        """Rows of the tables that are not canaries'."""
+        return self.canaries.first_row
+
+
+def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed: int) -> Planted:
+    """Read the scenario's data and plant ``count`` canaries of every design that the run allows.
+
+    Raises:
+        FedembedError: the scenario or its data cannot be used; or no canary can be planted there.
+    """
+    if count < FEWEST_CANARIES:
+        raise EvaluationError(
+            f"{count} canaries a design are fewer than the {FEWEST_CANARIES} that a verdict needs",
+            remedy="Plant 1,000: --canaries 1000.",
+        )
+    base = enrolled_work(with_cohort(scenario, ASSUMED_CLIENTS))
+    rng = np.random.default_rng(seed)
+    store, candidates, member = _with_candidates(prepared_clients(base, out, reporter), rng)
+    per_row = 1 if _rows_tell_apart(base) else min(s.shape[1] for s in base.update_specs if s.is_table)
+    design = np.repeat(np.array(designs_for(base.update_specs, rounds=base.plan.rounds), dtype=np.int64), count)
+    count = len(design)
+    included = rng.random(count) < 0.5
+    together = not base.plan.unit_is_client and base.plan.sampling == "full"
+    numbers = (
+        [np.flatnonzero(included)] if together else [np.flatnonzero(included[k : k + 1]) + k for k in range(count)]
+    )
+    names = tuple(f"{KEY_PREFIX}client-{k}" for k in range(len(numbers)))
+    domain = None if base.domain is None else _extended(base.domain, -(-count // per_row))
+    work = work_for(_with_room(scenario, len(store), len(names)), domain)
+    canaries = Canaries(
+        included, design, work.update_specs, len(base.domain or ()), per_row, l2_clip_norm=_clip_of(work)
+    )
+    return Planted(
+        work,
+        marked(store, names, numbers),
+        len(store),
+        canaries,
+        np.full(count, len(store)) if together else len(store) + np.arange(count),
+        candidates,
+        member,
+    )
+
+
+def unprotected(scenario: Scenario) -> Scenario:
+    """The same scenario without protection: the control beside which every attack is shown."""
+    raw = scenario.model_dump(mode="json")
+    raw["privacy"] = {"mode": "none"}
+    federation = {"secure_aggregation": "none", "rows": "dense", "max_clients": 0, "colluders": 0, "roster": ""}
+    raw["federation"] |= federation | {"bits": 0, "min_clients": 1, "max_selected_rows": 0, "rows_per_client": 0}
+    if scenario.privacy.mode == "example":
+        raw["training"]["unit_rate"] = 0.0
+    return build_scenario(raw)
+
+
+def _clip_of(work: Work) -> float:
+    """What contributions are clipped to; without protection there is no clip, and any length serves."""
+    return work.plan.l2_clip_norm if work.plan.mode != "none" else 1.0
+
+
+def _rows_tell_apart(work: Work) -> bool:
+    """Whether canaries need rows of their own: where the final table mixes columns, or rows are selected."""
+    tables = [s for s in work.update_specs if s.is_table]
+    return isinstance(work.family, AdditiveFamily) or not tables or work.scenario.federation.rows == "selected"
+
+
+def _extended(domain: RowDomain, extra: int) -> RowDomain:
+    """The domain with rows at its end whose keys occur in no text and are hardly ever drawn as negatives."""
+    frequencies = domain.probabilities
+    tiny = np.full(extra, frequencies.min() * _NEVER)
+    keys = tuple(f"{KEY_PREFIX}{k}" for k in range(extra))
+    return RowDomain((*domain.keys, *keys), np.concatenate([frequencies, tiny]), "public")
+
+
+def _with_room(scenario: Scenario, real: int, more: int) -> Scenario:
+    """The scenario for ``more`` clients; sums in the clear where they were to be masked: the integers are the same."""
+    federation = scenario.federation
+    changes: dict[str, object] = {"roster": ""}
+    if federation.max_clients:
+        changes |= {"max_clients": federation.max_clients + more, "min_clients": federation.min_clients + more}
+    if federation.secure_aggregation == "full":
+        changes["secure_aggregation"] = "ideal"
+    evaluation = scenario.evaluation.model_copy(update={"tasks": ()})
+    changed = {"federation": federation.model_copy(update=changes), "evaluation": evaluation}
+    return with_cohort(scenario.model_copy(update=changed), real + more)
+
+
+def _with_candidates(
+    store: ClientStore, rng: np.random.Generator
+) -> tuple[ClientStore, Candidates | None, NDArray[np.bool_] | None]:
+    """Choose units whose membership will be asked for, and take those out that a coin says are no members."""
+    units = store.units
+    if "rows" not in units.columns or units.count < 20:
+        return store, None, None
+    count = min(MOST_CANDIDATES, int(CANDIDATE_SHARE * units.count))
+    chosen = np.sort(rng.choice(units.count, count, replace=False))
+    member = rng.random(count) < 0.5
+    kept = np.ones(units.count, bool)
+    kept[chosen[~member]] = False
+    remaining = np.concatenate([[0], np.cumsum(kept)])[store.offsets].astype(np.int64)
+    asked = units.take(chosen)
+    rows = Units(asked.offsets, {"rows": asked.columns["rows"].astype(np.int64)})
+    return replace(store, offsets=remaining, units=units.take(np.flatnonzero(kept))), Candidates(rows), member

@@ -1,0 +1,155 @@
+"""``fedembed audit RELEASE``: is the folder whole, does epsilon follow from the events, what do the tables tell."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import ConfigError, EvaluationError
+from common.evaluation.audit import Outcome
+from common.evaluation.leakage.leak import Leak
+from common.evaluation.leakage.view import Candidates, Truth, View
+from common.evaluation.report.audit_record import AuditRecord, Claim, FindingRecord
+from common.release import Release, load_release, verify
+from common.table import EmbeddingTable, IntArray
+from common.units import Units
+from simulations.audit.attacks import NotRun, tried
+from simulations.audit.record import NOT_COVERED, identity, leak_records, not_run_records
+
+INVERTED = 200  # bags of rows that the inverter is tried on
+BAG = 8  # rows of a bag
+NO_CANARIES = (
+    "No canaries were in the training data of this release, so nothing is shown about its noise: "
+    "`fedembed audit SCENARIO` trains with canaries.",
+    "What clients and coordinator saw during training was not looked at: a release does not hold it.",
+)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the auditor knows about the people behind a table, from files.
+
+    Attributes:
+        labels: file of ``key<TAB>label`` lines, an attribute of what a row stands for.
+        links: file of ``key<TAB>key<TAB>0|1`` lines, pairs and whether they are linked.
+    """
+
+    labels: Path | None = None
+    links: Path | None = None
+
+
+def audit_release(path: Path, *, answers: Answers, seed: int = 0) -> AuditRecord:
+    """Check a release and attack its main table with what needs nothing else.
+
+    Raises:
+        ReleaseError: no release. EvaluationError: a file of answers that does not fit the table.
+    """
+    started = time.monotonic()
+    release, checked = load_release(path), verify(path)
+    findings = [
+        FindingRecord(test="T5", subject=check.name, statistic=check.detail, holds=check.passed)
+        for check in checked.checks
+    ]
+    leaks: list[Leak] = []
+    not_run: list[NotRun] = []
+    if release.tables:
+        table = _main(release)
+        view = View(clients=0, prior=_prior(table), table=table)
+        leaks, not_run = tried(view, None, _truth(table, answers, seed), seed=seed)
+    outcome, reason = _judged(checked.passed, release.certificate)
+    return AuditRecord(
+        identity=identity(str(path), "release", dict(release.scenario)),
+        outcome=str(outcome),  # type: ignore[arg-type]
+        reason=reason,
+        claim=Claim(
+            sentence=str(release.certificate.get("sentence", "No claim is stated.")),
+            certificate=dict(release.certificate),
+        ),
+        views=(),
+        leaks=leak_records(leaks),
+        not_run=not_run_records(not_run),
+        conformance=tuple(findings),
+        settings={"seed": seed, "canaries": 0},
+        not_covered=(*NOT_COVERED, *NO_CANARIES),
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def _judged(passed: bool, certificate: Any) -> tuple[Outcome, str]:
+    """A release alone proves no noise: its accounts are right or wrong, and more cannot be said."""
+    if not passed:
+        return Outcome.VIOLATION_FOUND, "the release does not verify: it was altered, or its epsilon does not follow"
+    if certificate.get("void") is not False:
+        return Outcome.INCONCLUSIVE, f"the certificate is void: {certificate.get('void_reason') or 'no claim is made'}"
+    return Outcome.INCONCLUSIVE, (
+        "digests and epsilon are right, and no canary was in the data, so nothing shows whether the noise was added"
+    )
+
+
+def _main(release: Release) -> EmbeddingTable:
+    preferred = str(release.notes.get("main_table"))
+    return release.tables[preferred] if preferred in release.tables else next(iter(release.tables.values()))
+
+
+def _prior(table: EmbeddingTable) -> NDArray[np.float64]:
+    """Rows stand in order of public frequency wherever one is known; Zipf's law says how fast it falls."""
+    return 1.0 / np.arange(1, len(table) + 1)
+
+
+def _truth(table: EmbeddingTable, answers: Answers, seed: int) -> Truth:
+    pairs, linked = _links(table, answers.links) if answers.links else (None, None)
+    labels = _labels(table, answers.labels) if answers.labels else {}
+    return Truth(candidates=_bags(table, seed), pairs=pairs, linked=linked, labels=labels)
+
+
+def _bags(table: EmbeddingTable, seed: int) -> Candidates:
+    """Bags of rows drawn from the prior: documents whose vectors somebody might publish."""
+    rng = np.random.default_rng(seed)
+    prior, size = _prior(table), min(BAG, len(table))
+    rows = [np.sort(rng.choice(len(table), size, replace=False, p=prior / prior.sum())) for _ in range(INVERTED)]
+    offsets = np.arange(INVERTED + 1, dtype=np.int64) * size
+    return Candidates(Units(offsets, {"rows": np.concatenate(rows).astype(np.int64)}))
+
+
+def _labels(table: EmbeddingTable, path: Path) -> dict[int, int]:
+    numbers: dict[str, int] = {}
+    found = {}
+    for key, label in _fields(path, 2):
+        if key in table.row_of:
+            found[table.row_of[key]] = numbers.setdefault(label, len(numbers))
+    if not found:
+        raise EvaluationError(f"{path} labels no key of the table")
+    return found
+
+
+def _links(table: EmbeddingTable, path: Path) -> tuple[IntArray, NDArray[np.bool_]]:
+    pairs, linked = [], []
+    for left, right, answer in _fields(path, 3):
+        if answer not in ("0", "1"):
+            raise EvaluationError(f"{path}: the third field must be 0 or 1, not {answer!r}")
+        if left in table.row_of and right in table.row_of:
+            pairs.append((table.row_of[left], table.row_of[right]))
+            linked.append(answer == "1")
+    if not pairs:
+        raise EvaluationError(f"{path} holds no pair of keys of the table")
+    return np.array(pairs, dtype=np.int64), np.array(linked, dtype=bool)
+
+
+def _fields(path: Path, count: int) -> list[list[str]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}", remedy="Give a UTF-8 text file.") from None
+    found = []
+    for number, line in enumerate(lines, start=1):
+        fields = line.split("\t")
+        if line.strip() and len(fields) != count:
+            raise EvaluationError(f"{path}, line {number}: expected {count} fields separated by tabs")
+        if line.strip():
+            found.append(fields)
+    return found

@@ -1,0 +1,183 @@
+"""``fedembed audit SCENARIO``: what was claimed against whom, what an adversary could show, and the verdict."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import Scenario
+from common.errors import EvaluationError
+from common.evaluation.audit import CanaryScores, Outcome, Verdict, audited
+from common.evaluation.conformance import Finding
+from common.evaluation.leakage.leak import Leak
+from common.privacy.plan import PrivacyPlan
+from server.progress import Reporter
+from simulations.audit.attacks import NotRun, tried, truth_of
+from simulations.audit.canaries import DESIGNS
+from simulations.audit.planting import Planted, plant, unprotected
+from simulations.audit.watching import Watched, watch
+from simulations.conformance import conformance
+
+CANARIES = 1000
+
+
+@dataclass(frozen=True)
+class ViewVerdict:
+    """What canaries showed to one adversary.
+
+    Attributes:
+        view: ``sums`` of every round, the final ``table``, or single ``updates``.
+        observer: whose claim is tested.
+        claimed_epsilon, delta: the claim.
+        scores: of the canaries, design by design.
+        verdict: with all evidence.
+    """
+
+    view: str
+    observer: str
+    claimed_epsilon: float
+    delta: float
+    scores: tuple[CanaryScores, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """An audit of a scenario.
+
+    Attributes:
+        scenario: as it was given.
+        claim: of the audited run (``PrivacyPlan.claim``).
+        views: canaries, view by view, the one that sees most first.
+        leaks: attacks on the real clients, each beside chance and the unprotected control.
+        not_run: attacks that had nothing to look at.
+        findings: conformance, T1 to T5.
+        settings: canaries, seed and what else made this run.
+        seconds: how long it took.
+    """
+
+    scenario: Scenario
+    claim: dict[str, Any]
+    views: tuple[ViewVerdict, ...]
+    leaks: tuple[Leak, ...]
+    not_run: tuple[NotRun, ...]
+    findings: tuple[Finding, ...]
+    settings: dict[str, Any]
+    seconds: float
+
+    @property
+    def outcome(self) -> tuple[Outcome, str]:
+        """VIOLATION FOUND if any view or check says so; else what the view says that sees most, and why."""
+        broken = [finding for finding in self.findings if not finding.holds]
+        if broken:
+            first = broken[0]
+            return Outcome.VIOLATION_FOUND, (
+                f"{len(broken)} conformance tests fail, among them {first.test}, {first.subject}: {first.statistic}"
+            )
+        if not self.views:
+            return Outcome.INCONCLUSIVE, "nothing is claimed against anybody who could be audited"
+        refuted = [view for view in self.views if view.verdict.outcome is Outcome.VIOLATION_FOUND]
+        judged = refuted[0] if refuted else self.views[0]
+        return judged.verdict.outcome, f"{judged.view}: {judged.verdict.reason}"
+
+
+def audit_scenario(
+    scenario: Scenario, out: Path, *, reporter: Reporter, canaries: int = CANARIES, seed: int | None = None
+) -> AuditResult:
+    """Train ``scenario`` with canaries, train it again without protection, and compare.
+
+    Args:
+        out: where encoded clients are kept; nothing else of the runs is.
+        canaries: how many are planted of every design.
+        seed: of who is planted and left out; from the operating system where none is given, so that nobody can choose
+            it after the fact. It is written into the result.
+
+    Raises:
+        FedembedError: the scenario cannot be run, or cannot be audited.
+    """
+    started = time.monotonic()
+    if scenario.privacy.mode == "none":
+        raise EvaluationError("mode 'none' claims nothing, so there is nothing to audit")
+    chosen = secrets.randbits(63) if seed is None else seed
+    reporter.preparing("planting canaries")
+    planted = plant(scenario, out, reporter, count=canaries, seed=chosen)
+    watched = watch(planted, reporter)
+    views = tuple(_verdicts(planted, watched, scenario))
+    reporter.preparing("training once more without protection, for the attacks' control")
+    control = plant(unprotected(scenario), out, reporter, count=canaries, seed=chosen)
+    unprotected_view = watch(control, reporter).view
+    reporter.preparing("attacking both")
+    leaks, not_run = tried(watched.view, unprotected_view, truth_of(planted))
+    reporter.preparing("conformance")
+    plan = claimed_plan(planted, scenario)
+    return AuditResult(
+        scenario=scenario,
+        claim=plan.claim(plan.rounds),
+        views=views,
+        leaks=tuple(_of_claim(leak, plan) for leak in leaks),
+        not_run=tuple(not_run),
+        findings=tuple(conformance(scenario)),
+        settings={
+            "canaries": len(planted.canaries),
+            "included": int(planted.canaries.included.sum()),
+            "seed": chosen,
+            "seed_from": "operating system" if seed is None else "caller",
+            "clients": planted.real_clients,
+            "canary_clients": len(planted.store) - planted.real_clients,
+            "secure_aggregation": planted.work.scenario.federation.secure_aggregation,
+        },
+        seconds=time.monotonic() - started,
+    )
+
+
+def claimed_plan(planted: Planted, scenario: Scenario) -> PrivacyPlan:
+    """The plan of the audited run, its sum masked as the scenario says: in an audit the same integers are added up."""
+    plan = planted.work.plan
+    if plan.secure is None:
+        return plan
+    return replace(plan, secure=replace(plan.secure, aggregation=scenario.federation.secure_aggregation))
+
+
+def _of_claim(leak: Leak, plan: PrivacyPlan) -> Leak:
+    """Single updates are seen by the coordinator: where nothing is claimed against it, nothing is promised there."""
+    trusted = leak.sees == "updates" and not np.isfinite(plan.epsilon("coordinator"))
+    return replace(leak, promised=leak.promised and not trusted)
+
+
+def _verdicts(planted: Planted, watched: Watched, scenario: Scenario) -> Iterator[ViewVerdict]:
+    plan = claimed_plan(planted, scenario)
+    sums_seen_by = "other_clients" if plan.mode == "central" else "coordinator"
+    shown = [("sums", sums_seen_by, watched.sums), ("table", "public", watched.table[None])]
+    if watched.updates is not None:
+        shown.insert(0, ("updates", "coordinator", watched.updates))
+    for view, observer, traces in shown:
+        epsilon = plan.epsilon(observer)
+        if not np.isfinite(epsilon):
+            continue  # nothing is claimed against whoever sees this
+        scores = tuple(_scores(planted, watched, view, traces))
+        if scores:
+            verdict = audited(scores, claimed_epsilon=epsilon, delta=plan.delta, test_mode=plan.test_mode)
+        else:
+            verdict = Verdict(
+                Outcome.INCONCLUSIVE, "no trace of any canary differs from any other", epsilon, plan.delta
+            )
+        yield ViewVerdict(view, observer, epsilon, plan.delta, scores, verdict)
+
+
+def _scores(planted: Planted, watched: Watched, view: str, traces: NDArray[np.float64]) -> Iterator[CanaryScores]:
+    """Scores of every design that left any trace: rows that no round selected hold the same number for all."""
+    canaries, total = planted.canaries, traces.sum(axis=0)
+    for name in DESIGNS:
+        chosen = canaries.of_design(name)
+        cancelled = view == "table" and name == "alternating"  # its signs cancel in what is left
+        if len(chosen) and not cancelled and np.ptp(total[chosen]) > 0:
+            yield CanaryScores(total[chosen], canaries.included[chosen], name, view)
+    if view == "sums" and np.ptp(watched.supports) > 0:
+        yield CanaryScores(watched.supports.sum(axis=0), canaries.included, "support", view)
