@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from common.evaluation.audit._checks import as_scored, refused
-from common.evaluation.audit.bounds import Floats
+from common.evaluation.audit.bounds import Floats, effect_size_bound, mu_of_epsilon
 from common.evaluation.audit.methods import ONE_RUN, ONE_RUN_FDP, Answers, MeanDifference, Method, OneRun
-from common.evaluation.audit.power import best_attainable, smallest_factor
+from common.evaluation.audit.power import FACTORS, best_attainable, smallest_factor
 
 HEADLINE = (ONE_RUN, ONE_RUN_FDP)
+STRENGTH_ALPHA = 0.05
 _UNFAIR = 6.0  # standard deviations of a fair coin
 
 
@@ -68,8 +69,10 @@ class Evidence:
         canaries: how many there are.
         guesses, right: of a one-run test; ``None`` for the others.
         cap: the bound if every canary were told right; infinite where nothing limits it.
-        smallest_factor: by how many times the noise must be too small for this test to notice in 95 % of all runs;
-            ``None`` where not even the largest factor tried would be noticed.
+        strength: share of the claimed effect that these canaries surely have, at most 1: what is seen of them may be
+            weakened by sampling or by what comes after the noise.
+        smallest_factor: by how many times the noise must be too small for this test to notice in 95 % of all runs,
+            with canaries of this strength; ``None`` where not even the largest factor tried would be noticed.
         best_attainable: the median bound against a mechanism that spends exactly what is claimed.
     """
 
@@ -85,6 +88,7 @@ class Evidence:
     guesses: int | None
     right: int | None
     cap: float
+    strength: float
     smallest_factor: float | None
     best_attainable: float
 
@@ -158,6 +162,7 @@ def gathered(
     statistic = method.statistic(scores.scores, scores.included)
     bound = method.epsilon(statistic)
     one_run = isinstance(method, OneRun)
+    strength = strength_of(scores, claimed_epsilon=claimed_epsilon, delta=method.delta)
     return Evidence(
         method=method.name,
         assumes=method.assumes,
@@ -171,9 +176,31 @@ def gathered(
         guesses=method.guesses if isinstance(method, OneRun) else None,
         right=int(statistic) if one_run else None,
         cap=method.epsilon(method.most(canaries)),
-        smallest_factor=known[key][0],
+        strength=strength,
+        smallest_factor=_weakened(known[key][0], strength),
         best_attainable=known[key][1],
     )
+
+
+def strength_of(scores: CanaryScores, *, claimed_epsilon: float, delta: float) -> float:
+    """Share of the claimed effect that the canaries have at least, with 95 % confidence, in [0, 1].
+
+    An audit sees an error of the noise only through its canaries: what does not reach the scores cannot be noticed,
+    however many there are. Of a mechanism that leaks more than it claims, this is 1.
+    """
+    members, others = scores.scores[scores.included], scores.scores[~scores.included]
+    known_members, known_others = members[~np.isnan(members)], others[~np.isnan(others)]
+    if min(len(known_members), len(known_others)) < 2:
+        return 0.0
+    surely = float(effect_size_bound(known_members, known_others, alpha=STRENGTH_ALPHA))
+    return float(np.clip(surely / mu_of_epsilon(claimed_epsilon, delta), 0.0, 1.0))
+
+
+def _weakened(factor: float | None, strength: float) -> float | None:
+    """The factor by which noise must be too small to be noticed through canaries of this strength."""
+    if factor is None or strength <= 0 or factor / strength > FACTORS[-1]:
+        return None
+    return factor / strength
 
 
 def _standard(method: Method) -> Method:

@@ -113,7 +113,7 @@ def judged(found: Sequence[Evidence], claimed_epsilon: float, delta: float) -> t
         return Outcome.INCONCLUSIVE, f"no test rejects {claim}, but that says little: {deaf}"
     seen = max(_sharpest(group) or math.inf for group in _by_design(found))
     return Outcome.CONSISTENT, (
-        f"none of {len(found)} tests rejects {claim}; noise {seen:g} times too small would have been noticed in 95 % "
+        f"none of {len(found)} tests rejects {claim}; noise {seen:.3g} times too small would have been noticed in 95 % "
         "of all runs, a smaller error might have passed"
     )
 
