@@ -40,6 +40,7 @@ from common.evaluation.leakage.view import Question, Truth, View
 
 MOST_OWNERS = 32  # owners told apart; more count as so many
 _CHUNK_ROWS = 1 << 16
+_SMALLEST = 1e-300
 _NARROW = 1e-3  # of equal lengths, rounding shall not decide
 
 
@@ -160,16 +161,16 @@ class _Lengths:
 
 def _log_owners(odds: FloatVector, clients: int) -> FloatVector:
     """Log probability of 1, 2, ..., owners of a row that has at least one; (V, owners), the last for "or more"."""
-    from scipy.stats import binom
+    from scipy.special import bdtrc, gammaln, log_expit
 
     most = min(clients, MOST_OWNERS)
-    held = (1 / (1 + np.exp(-odds)))[:, None]
     counts = np.arange(1, most + 1)
-    logs = binom.logpmf(counts, clients, held)
+    ways = gammaln(clients + 1) - gammaln(counts + 1) - gammaln(clients - counts + 1)
+    held, free = log_expit(odds), log_expit(-odds)
+    logs: FloatVector = ways + counts * held[:, None] + (clients - counts) * free[:, None]
     if most < clients:
-        logs[:, -1] = binom.logsf(most - 1, clients, held[:, 0])
-    found: FloatVector = logs - np.log(-np.expm1(clients * np.log1p(-held)))
-    return found
+        logs[:, -1] = np.log(np.maximum(bdtrc(most - 1, clients, np.exp(held)), _SMALLEST))
+    return logs - np.log(-np.expm1(clients * free))[:, None]
 
 
 ATTACK = SingleOwner()
