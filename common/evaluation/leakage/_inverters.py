@@ -103,28 +103,39 @@ def pursuit(pool: Pool, vectors: Array) -> tuple[IntArray, Array]:
     units = atoms / np.where(lengths > 0, lengths, np.inf)[:, None]
     named = max(1, min(MOST_NAMED, len(atoms), atoms.shape[1] - 1))
     rows, scores = np.full((len(vectors), named), -1, np.int64), np.zeros((len(vectors), named))
-    for bag, target in enumerate((vectors - pool.mean) @ pool.whitener):
-        _pursue(target, units, rows[bag], scores[bag])
+    targets = (vectors - pool.mean) @ pool.whitener
+    residuals, whole = targets.copy(), np.einsum("nd,nd->n", targets, targets)
+    left, going = whole.copy(), np.arange(len(vectors))
+    for step in range(named):
+        going = going[left[going] > whole[going] * 1e-10]
+        best, gain = _steepest(units, residuals[going], rows[going, :step])
+        going, best = going[gain > 0], best[gain > 0]
+        for bag, row in zip(going.tolist(), best.tolist(), strict=True):
+            rows[bag, step] = row
+            residuals[bag] = _unexplained(targets[bag], units[rows[bag, : step + 1]])
+            now = float(residuals[bag] @ residuals[bag])
+            scores[bag, step], left[bag] = (left[bag] - now) / whole[bag], now
     return rows, scores
 
 
-def _pursue(target: Array, units: Array, rows: IntArray, scores: Array) -> None:
-    """Fill ``rows`` and ``scores`` of one bag in place."""
+def _steepest(units: Array, residuals: Array, taken: IntArray) -> tuple[IntArray, Array]:
+    """The row that agrees most with each residual among those not taken, and by how much; shapes (n,)."""
+    best, gain = np.empty(len(residuals), np.int64), np.empty(len(residuals))
+    size = max(1, _CHUNK_SCORES // len(units))
+    for start in range(0, len(residuals), size):
+        chunk = slice(start, start + size)
+        agreement = residuals[chunk] @ units.T
+        np.put_along_axis(agreement, taken[chunk], -np.inf, axis=1)
+        best[chunk] = np.argmax(agreement, axis=1)
+        gain[chunk] = np.take_along_axis(agreement, best[chunk, None], axis=1)[:, 0]
+    return best, gain
+
+
+def _unexplained(target: Array, support: Array) -> Array:
+    """What the best non-negative combination of the support leaves of the target."""
     from scipy.optimize import nnls
 
-    whole = left = float(target @ target)
-    residual = target
-    for step in range(len(rows)):
-        gain = units @ residual
-        gain[rows[:step]] = -np.inf
-        best = int(np.argmax(gain))
-        if gain[best] <= 0 or left <= whole * 1e-10:
-            return
-        rows[step] = best
-        support = units[rows[: step + 1]]
-        residual = target - nnls(support.T, target, maxiter=100 * (step + 1))[0] @ support
-        now = float(residual @ residual)
-        scores[step], left = (left - now) / whole, now
+    return target - nnls(support.T, target, maxiter=100 * len(support))[0] @ support
 
 
 INVERTERS: dict[str, Inverter] = {"linear": linear, "pursuit": pursuit}
