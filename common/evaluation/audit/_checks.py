@@ -42,6 +42,11 @@ def require_whole(name: str, value: Any, *, at_least: int = 0) -> None:
         raise refused(f"{name} must be a whole number of at least {at_least}, not {value}")
 
 
+def against(scores: NDArray[np.float64], included: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The scores with every NaN where it is most wrong: last for an included canary, first for one left out."""
+    return np.where(np.isnan(scores), np.where(included, -np.inf, np.inf), scores)
+
+
 def as_scored(scores: ArrayLike, included: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Scores (m,) as float64 and who was included (m,) as bool; NaN is allowed and never helps.
 

@@ -66,6 +66,7 @@ def upper_rate(errors: ArrayLike, trials: ArrayLike, *, alpha: float) -> Floats:
 
 def upper_rates(counts: ErrorCounts, *, alpha: float) -> tuple[Floats, Floats]:
     """Upper bounds of the false positive and the false negative rate that hold together: each at alpha / 2."""
+    require_error_rate(alpha)
     return (
         upper_rate(counts.false_positives, counts.negatives, alpha=alpha / 2),
         upper_rate(counts.false_negatives, counts.positives, alpha=alpha / 2),
@@ -159,7 +160,8 @@ def noncentral_t_tail(seen: ArrayLike, degrees: int, centre: ArrayLike) -> Float
     from scipy.special import ndtr
 
     half = 9 / math.sqrt(2 * degrees)
-    y = np.linspace(max(1 - half, 1e-9), 1 + half, _NODES)
+    nodes = _NODES + math.ceil(2 * half * float(np.max(np.abs(seen), initial=0.0)))  # Phi is a step of width 1 / seen
+    y = np.linspace(max(1 - half, 1e-9), 1 + half, nodes)
     density = np.exp((degrees - 1) * np.log(y) - degrees * (y**2 - 1) / 2)
     below = ndtr(np.asarray(centre)[..., None] - np.asarray(seen)[..., None] * y)
     return below @ (density / density.sum())

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from common.evaluation.audit._checks import (
+    against,
     as_scored,
     refused,
     require_delta,
@@ -59,7 +60,7 @@ def guesses(scores: ArrayLike, included: ArrayLike, *, top: int, bottom: int) ->
     """Call the ``top`` highest scores included and the ``bottom`` lowest left out, and count what is right.
 
     Where equal scores lie on the edge, as many of them as possible count as wrong: no order of the canaries and no
-    answer can make a tie right. A canary whose score is NaN is guessed last, and wrongly.
+    answer can make a tie right. A NaN ranks where it is most wrong.
 
     Raises:
         EvaluationError: more guesses than canaries, none, or scores and answers that do not fit.
@@ -69,10 +70,8 @@ def guesses(scores: ArrayLike, included: ArrayLike, *, top: int, bottom: int) ->
     require_whole("the number of bottom guesses", bottom)
     if not 1 <= top + bottom <= len(found):
         raise refused(f"{top} and {bottom} guesses for {len(found)} canaries")
-    known = ~np.isnan(found)
-    high = min(top, int(known.sum()))
-    low = min(bottom, int(known.sum()) - high)  # no canary is guessed both ways
-    right = _surely_right(found[known], answers[known], high) + _surely_right(-found[known], ~answers[known], low)
+    ranked = against(found, answers)
+    right = _surely_right(ranked, answers, top) + _surely_right(-ranked, ~answers, bottom)
     return Guesses(len(found), top + bottom, right)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from common.evaluation.audit._checks import as_scored, refused, require_error_rate
+from common.evaluation.audit._checks import against, as_scored, refused, require_error_rate
 from common.evaluation.audit.bounds import Floats
 from common.evaluation.audit.thresholds import PUBLIC_SEED
 
@@ -93,5 +93,5 @@ def _passing(members: Floats, others: Floats, rate: float) -> float:
 
 def _kinds(scores: ArrayLike, included: ArrayLike) -> tuple[Floats, Floats]:
     found, answers = as_scored(scores, included)
-    filled = np.where(np.isnan(found), np.where(answers, -np.inf, np.inf), found)
+    filled = against(found, answers)
     return filled[answers], filled[~answers]
