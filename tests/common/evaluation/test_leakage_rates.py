@@ -125,11 +125,16 @@ def test_a_rate_without_enough_negatives_is_left_out(negatives: int, rates: list
     assert all(leak.value == 0 for leak in leaks)
 
 
-def test_an_interval_of_a_rate_is_no_narrower_than_clopper_pearson() -> None:
-    rng, member = np.random.default_rng(0), np.arange(400) < 200
-    leak = detection_leaks(ATTACK, {"x": rng.normal(size=400) + 2 * member}, member, seed=0)[1]
-    low, high = clopper_pearson(round(leak.value * 200), 200)
-    assert leak.ci_low <= low < leak.value < high <= leak.ci_high
+@pytest.mark.parametrize(("members", "others"), [(100, 400), (400, 100), (40, 1000)])
+def test_an_interval_of_a_rate_is_the_wider_of_two(members: int, others: int) -> None:
+    rng, member = np.random.default_rng(0), np.arange(members + others) < members
+    scores = rng.normal(size=len(member)) + 2 * member
+    leak = detection_leaks(ATTACK, {"x": scores}, member, seed=0)[1]
+    exact = clopper_pearson(round(leak.value * members), members)
+    metrics = [auc, *(tpr_at(fpr) for fpr in (0.01, 0.001)[: 1 + (others >= 1000)])]
+    drawn = ranked_intervals(metrics, scores, member, seed=0)[1]
+    assert (leak.ci_low, leak.ci_high) == (min(exact[0], drawn[0]), max(exact[1], drawn[1]))
+    assert exact != drawn
 
 
 def test_interval_of_a_mean() -> None:
