@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +41,12 @@ class Lists:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def sizes(self) -> IntArray:
         """Length of each list, shape (Q,)."""
         return np.diff(self.offsets)
 
-    @property
+    @cached_property
     def owners(self) -> IntArray:
         """Query of each entry, shape (E,)."""
         return np.repeat(np.arange(len(self)), self.sizes)
@@ -147,9 +148,10 @@ def _placed(ranking: Ranking, start: int, stop: int) -> Places:
         raise EvaluationError("scores are not finite", remedy="Score a table of finite numbers.")
     found = np.empty((4, len(target)), dtype=np.int64)
     for query in range(stop - start):
-        own = slice(relevant.offsets[query], relevant.offsets[query + 1])
-        found[:2, own] = _counts(scores[query], target[own])
-        found[2:, own] = _counts(np.sort(target[own]), target[own])
+        first, last = relevant.offsets[query], relevant.offsets[query + 1]
+        order = np.argsort(target[first:last])  # looked up in ascending order: several times faster for many
+        own = target[first:last][order]
+        found[:, first + order] = [*_counts(scores[query], own), *_counts(own, own)]
     candidates = ranking.candidates - len(ranking.left_out_of_all) - left_out.sizes
     return Places(relevant, candidates, *found)
 

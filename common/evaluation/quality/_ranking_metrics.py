@@ -86,12 +86,13 @@ def ndcg(found: Places, *, k: int) -> Doubles:
     """
     upto = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
     lists = found.relevant
-    gains = np.ones(len(lists.items)) if lists.gains is None else lists.gains
     mean_discount = (upto[np.minimum(found.better + found.tied, k)] - upto[np.minimum(found.better, k)]) / found.tied
-    best_first = np.lexsort((-gains, lists.owners))
-    place = np.arange(len(gains)) - lists.offsets[lists.owners]
-    ideal = gains[best_first] * (upto[np.minimum(place + 1, k)] - upto[np.minimum(place, k)])
-    return _summed(found, gains * mean_discount) / _summed(found, ideal)
+    if lists.gains is None:
+        return _summed(found, mean_discount) / upto[np.minimum(lists.sizes, k)]
+    best_first = np.lexsort((-lists.gains, lists.owners))
+    place = np.arange(len(lists.gains)) - lists.offsets[lists.owners]
+    ideal = lists.gains[best_first] * (upto[np.minimum(place + 1, k)] - upto[np.minimum(place, k)])
+    return _summed(found, lists.gains * mean_discount) / _summed(found, ideal)
 
 
 def reciprocal_rank(found: Places) -> Doubles:
@@ -127,8 +128,11 @@ def _expected_reciprocal(t: int, n: int, r: int) -> float:
 
 def _first_groups(found: Places) -> tuple[IntArray, IntArray, IntArray]:
     """t, n and r of the best group of each query that holds a relevant candidate, shapes (Q,)."""
-    order = np.lexsort((found.better, found.relevant.owners))[found.relevant.offsets[:-1]]
-    return found.better[order], found.tied[order], found.relevant_tied[order]
+    owners, best = found.relevant.owners, np.minimum.reduceat(found.better, found.relevant.offsets[:-1])
+    entries = np.flatnonzero(found.better == best[owners])
+    one = np.empty(len(best), dtype=np.int64)
+    one[owners[entries]] = entries
+    return best, found.tied[one], found.relevant_tied[one]
 
 
 def _summed(found: Places, entries: Doubles) -> Doubles:
