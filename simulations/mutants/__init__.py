@@ -20,6 +20,7 @@ from common.evaluation.conformance.row_votes import row_vote_checks
 from common.evaluation.conformance.secure_sum import secure_sum_checks
 from common.table import RowDomain
 from common.work import Work, work_for
+from simulations.auditor_checks import AUDITOR
 from simulations.conformance import example_setup
 from simulations.neighbours import NEIGHBOURS
 from simulations.protocol_checks import PROTOCOL
@@ -48,7 +49,14 @@ def _ledger(bench: Bench, seed: int) -> list[Finding]:
 
 CHECKS: dict[str, Check] = OF_MECHANISMS | {
     c.name: c
-    for c in (*NEIGHBOURS, Check("ledger", "T5", _ledger, False), *PROTOCOL, *secure_sum_checks(), *row_vote_checks())
+    for c in (
+        *NEIGHBOURS,
+        Check("ledger", "T5", _ledger, False),
+        *PROTOCOL,
+        *secure_sum_checks(),
+        *row_vote_checks(),
+        *AUDITOR,
+    )
 }
 
 

@@ -135,7 +135,7 @@ def effect_size_bound(members: ArrayLike, others: ArrayLike, *, alpha: float) ->
     The standardised difference has a noncentral t distribution, which is inverted: exact for normal scores of equal
     variance. 0 where a score is not finite or the scores within a kind do not vary.
     """
-    from scipy.special import ndtri
+    from scipy.special import ndtr, ndtri
 
     require_error_rate(alpha)
     inside, outside = _two_kinds(members, others, fewest=2)
@@ -143,28 +143,27 @@ def effect_size_bound(members: ArrayLike, others: ArrayLike, *, alpha: float) ->
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = (inside.mean(axis=-1) - outside.mean(axis=-1)) / pooled_stddev(inside, outside)
     seen = np.where(np.isfinite(shift), shift, 0.0) / spread
-    slope, aim = np.sqrt(1 + seen**2 / (2 * degrees)), float(ndtri(alpha))
-    centre = seen + aim * slope
-    for _ in range(_STEPS):  # on the scale of normal quantiles the tail is all but linear in the centre
-        tail = np.clip(noncentral_t_tail(seen, degrees, centre), 1e-300, 1 - 1e-16)
-        centre = centre + (aim - ndtri(tail)) * slope
+    aim = float(ndtri(alpha))
+    centre = seen + aim * np.sqrt(1 + seen**2 / (2 * degrees))
+    y, weights = _chi_over_root(seen, degrees)
+    for _ in range(_STEPS):  # Newton on the scale of normal quantiles, on which the tail is all but linear
+        below = centre[..., None] - seen[..., None] * y
+        reached = ndtri(np.clip(ndtr(below) @ weights, 1e-300, 1 - 1e-16))
+        slope = np.exp((reached[..., None] ** 2 - below**2) / 2) @ weights
+        centre = centre + (aim - reached) / np.maximum(slope, _FLATTEST)
     return np.maximum(centre * spread, 0.0)
 
 
 def noncentral_t_tail(seen: ArrayLike, degrees: int, centre: ArrayLike) -> Floats:
     """P[T >= seen] of Student's t with noncentrality ``centre``, of the arguments' common shape.
 
-    T = (Z + centre) / Y with Y the root of a chi-square over its degrees: E[Phi(centre - seen Y)] by the trapezoidal
-    rule, whose error falls exponentially for a density that vanishes at both ends.
+    T = (Z + centre) / Y with Y the root of a chi-square over its degrees: E[Phi(centre - seen Y)].
     """
     from scipy.special import ndtr
 
-    half = 9 / math.sqrt(2 * degrees)
-    nodes = _NODES + math.ceil(2 * half * float(np.max(np.abs(seen), initial=0.0)))  # Phi is a step of width 1 / seen
-    y = np.linspace(max(1 - half, 1e-9), 1 + half, nodes)
-    density = np.exp((degrees - 1) * np.log(y) - degrees * (y**2 - 1) / 2)
-    below = ndtr(np.asarray(centre)[..., None] - np.asarray(seen)[..., None] * y)
-    return below @ (density / density.sum())
+    t = np.asarray(seen, dtype=np.float64)
+    y, weights = _chi_over_root(t, degrees)
+    return ndtr(np.asarray(centre)[..., None] - t[..., None] * y) @ weights
 
 
 def pooled_stddev(members: Floats, others: Floats) -> Floats:
@@ -234,12 +233,24 @@ def mu_of_epsilon(epsilon: float, delta: float) -> float:
 
 
 _HALF_PI_ROOT = math.sqrt(math.pi / 2)
-_NODES, _STEPS = 65, 6
+_NODES, _STEPS, _FLATTEST = 65, 4, 0.01
 
 
 def _require_mu(mu: float) -> None:
     if not (math.isfinite(mu) and mu >= 0):
         raise refused(f"mu must be finite and at least 0, not {mu}")
+
+
+def _chi_over_root(seen: Floats, degrees: int) -> tuple[Floats, Floats]:
+    """Nodes and weights of E over Y, the root of a chi-square over its degrees, by the trapezoidal rule.
+
+    Its error falls exponentially for a density that vanishes at both ends; Phi(. - seen Y) is a step of width 1 / seen.
+    """
+    half = 9 / math.sqrt(2 * degrees)
+    nodes = _NODES + math.ceil(2 * half * float(np.max(np.abs(seen), initial=0.0)))
+    y = np.linspace(max(1 - half, 1e-9), 1 + half, nodes)
+    density = np.exp((degrees - 1) * np.log(y) - degrees * (y**2 - 1) / 2)
+    return y, density / density.sum()
 
 
 def _plain_rates(counts: ErrorCounts) -> tuple[Floats, Floats]:

@@ -6,6 +6,7 @@ score is N(0, 1) for a canary left out, N(f mu, 1) for an included one, where no
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -83,6 +84,7 @@ def statistics(method: Method, canaries: int, mu: float, *, trials: int = TRIALS
     return np.array([method.statistic(*gaussian_problem(canaries, mu, rng)) for _ in range(trials)])
 
 
+@functools.lru_cache(maxsize=256)  # simulated from a public seed: a function of its arguments alone
 def smallest_factor(method: Method, *, canaries: int, claimed_epsilon: float, trials: int = TRIALS) -> float | None:
     """The smallest of ``FACTORS`` by which noise could be too small and the test reject the claim in 95 % of all runs.
 
@@ -103,6 +105,7 @@ def smallest_factor(method: Method, *, canaries: int, claimed_epsilon: float, tr
     return FACTORS[high]
 
 
+@functools.lru_cache(maxsize=256)  # simulated from a public seed: a function of its arguments alone
 def best_attainable(method: Method, *, canaries: int, claimed_epsilon: float, trials: int = TRIALS) -> float:
     """The median bound where the mechanism spends exactly what it claims: a good audit prints about this."""
     found = statistics(method, canaries, mu_of_epsilon(claimed_epsilon, method.delta), trials=trials)
