@@ -101,6 +101,20 @@ class Canaries:
                 found += weights * seen
         return found / self.l2_clip_norm
 
+    def traces(self, batch: UpdateBatch, places: IntArray, chosen: IntArray, round_number: int) -> NDArray[np.float64]:
+        """As ``projections``, of canary ``chosen[k]`` in contribution ``places[k]`` of a batch, one number each."""
+        found = np.zeros(len(chosen))
+        for spec in self.specs:
+            weights = self._weights(chosen, spec, round_number) / (OVER_NORM * self.l2_clip_norm)
+            if not spec.is_table:
+                value = batch.dense[spec.name].reshape(batch.count, -1)[places]
+                found += weights * np.einsum("kd,kd->k", value, self._directions(chosen, spec), dtype=np.float64)
+            elif spec.name in batch.rows:
+                table, rows = batch.rows[spec.name], spec.shape[0]
+                keys, wanted = table.owners * rows + table.ids, places * rows + self.rows[chosen]
+                found += weights * _read((keys, table.values), wanted, self._columns(chosen, spec))
+        return found / self.l2_clip_norm
+
     def supports(self, released: Released) -> NDArray[np.float64]:
         """1 where a canary's row of the first table came at all, else 0. Shape (m,)."""
         ids = released.rows[self.tables[0].name][0] if self.tables else None

@@ -59,8 +59,11 @@ class Planted:
         return self.canaries.first_row
 
 
-def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed: int) -> Planted:
+def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed: int, masked: bool = False) -> Planted:
     """Read the scenario's data and plant ``count`` canaries of every design that the run allows.
+
+    Args:
+        masked: let the protocol of secure aggregation run too; without it the same integers are added up in the clear.
 
     Raises:
         FedembedError: the scenario or its data cannot be used; or no canary can be planted there.
@@ -83,7 +86,7 @@ def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed
     )
     names = tuple(f"{KEY_PREFIX}client-{k}" for k in range(len(numbers)))
     domain = None if base.domain is None else _extended(base.domain, -(-count // per_row))
-    work = work_for(_with_room(scenario, len(store), len(names)), domain)
+    work = work_for(_with_room(scenario, len(store), len(names), masked=masked), domain)
     canaries = Canaries(
         included, design, work.update_specs, len(base.domain or ()), per_row, l2_clip_norm=_clip_of(work)
     )
@@ -115,9 +118,14 @@ def _clip_of(work: Work) -> float:
 
 
 def _rows_tell_apart(work: Work) -> bool:
-    """Whether canaries need rows of their own: where the final table mixes columns, or rows are selected."""
-    tables = [s for s in work.update_specs if s.is_table]
-    return isinstance(work.family, AdditiveFamily) or not tables or work.scenario.federation.rows == "selected"
+    """Whether every canary needs a row of its own.
+
+    So it is where the final table mixes columns, and where rows that nobody touched may stay away: with rows shared,
+    the presence of one would tell of many canaries. Where each client sends whole tables, rows are dear, and shared.
+    """
+    tables = any(s.is_table for s in work.update_specs)
+    chosen = work.plan.mode in ("central", "none") or work.scenario.federation.rows == "selected"
+    return isinstance(work.family, AdditiveFamily) or chosen or not tables
 
 
 def _extended(domain: RowDomain, extra: int) -> RowDomain:
@@ -128,13 +136,13 @@ def _extended(domain: RowDomain, extra: int) -> RowDomain:
     return RowDomain((*domain.keys, *keys), np.concatenate([frequencies, tiny]), "public")
 
 
-def _with_room(scenario: Scenario, real: int, more: int) -> Scenario:
+def _with_room(scenario: Scenario, real: int, more: int, *, masked: bool) -> Scenario:
     """The scenario for ``more`` clients; sums in the clear where they were to be masked: the integers are the same."""
     federation = scenario.federation
     changes: dict[str, object] = {"roster": ""}
     if federation.max_clients:
         changes |= {"max_clients": federation.max_clients + more, "min_clients": federation.min_clients + more}
-    if federation.secure_aggregation == "full":
+    if federation.secure_aggregation == "full" and not masked:
         changes["secure_aggregation"] = "ideal"
     evaluation = scenario.evaluation.model_copy(update={"tasks": ()})
     changed = {"federation": federation.model_copy(update=changes), "evaluation": evaluation}

@@ -161,7 +161,7 @@ def _verdicts(planted: Planted, watched: Watched, scenario: Scenario) -> Iterato
         epsilon = plan.epsilon(observer)
         if not np.isfinite(epsilon):
             continue  # nothing is claimed against whoever sees this
-        scores = tuple(_scores(planted, watched, view, traces))
+        scores = tuple(scores_of(planted, watched, view, traces.sum(axis=0)))
         if scores:
             verdict = audited(scores, claimed_epsilon=epsilon, delta=plan.delta, test_mode=plan.test_mode)
         else:
@@ -171,9 +171,13 @@ def _verdicts(planted: Planted, watched: Watched, scenario: Scenario) -> Iterato
         yield ViewVerdict(view, observer, epsilon, plan.delta, scores, verdict)
 
 
-def _scores(planted: Planted, watched: Watched, view: str, traces: NDArray[np.float64]) -> Iterator[CanaryScores]:
-    """Scores of every design that left any trace: rows that no round selected hold the same number for all."""
-    canaries, total = planted.canaries, traces.sum(axis=0)
+def scores_of(planted: Planted, watched: Watched, view: str, total: NDArray[np.float64]) -> Iterator[CanaryScores]:
+    """Scores of every design that left any trace: rows that no round selected hold the same number for all.
+
+    Args:
+        total: shape (m,), trace of each canary over all rounds.
+    """
+    canaries = planted.canaries
     for name in DESIGNS:
         chosen = canaries.of_design(name)
         cancelled = view == "table" and name == "alternating"  # its signs cancel in what is left

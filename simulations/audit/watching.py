@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,13 +103,11 @@ class _Notes:
     def _of_canaries(self, clients: IntArray, batch: UpdateBatch) -> None:
         """Each canary's trace in the update of the client that would hold it."""
         found = self.updates.setdefault(self.round, np.full(len(self.planted.canaries), np.nan))
-        for place in np.flatnonzero(clients >= self.planted.real_clients):
-            own = np.flatnonzero(self.planted.clients_of == clients[place])
-            alone = _chosen(batch, np.array([place]))
-            released = Released(
-                {name: (t.ids, t.values) for name, t in alone.rows.items()}, {n: a[0] for n, a in alone.dense.items()}
-            )
-            found[own] = self.planted.canaries.projections(released, self.round)[own]
+        holder = np.full(int(self.planted.clients_of.max()) + 1, -1, np.int64)
+        holder[clients[clients < len(holder)]] = np.flatnonzero(clients < len(holder))
+        places = holder[self.planted.clients_of]
+        chosen = np.flatnonzero(places >= 0)
+        found[chosen] = self.planted.canaries.traces(batch, places[chosen], chosen, self.round)
 
 
 class _Quiet:
@@ -124,8 +123,13 @@ class _Quiet:
         """Nothing to say."""
 
 
-def watch(planted: Planted, reporter: Reporter | None = None) -> Watched:
+def watch(
+    planted: Planted, reporter: Reporter | None = None, *, witness: Callable[[Any], None] = lambda reply: None
+) -> Watched:
     """Train what was planted and note what adversaries see. Nothing of the run is kept on disk.
+
+    Args:
+        witness: is shown every answer to the coordinator too.
 
     Raises:
         FedembedError: the run failed.
@@ -142,7 +146,12 @@ def watch(planted: Planted, reporter: Reporter | None = None) -> Watched:
             simulated=True,
             work_of=lambda scenario, domain: work,
         )
-        grid = InProcessGrid(build_app(lambda context: session, raised.append), [{}], witness=notes.answered)
+
+        def answered(reply: Any) -> None:
+            notes.answered(reply)
+            witness(reply)
+
+        grid = InProcessGrid(build_app(lambda context: session, raised.append), [{}], witness=answered)
         exchange = Exchange(grid, planted.work.scenario.federation.round_timeout_s)
         run = FederatedRun(work, exchange, Path(folder) / "state", reporter or _Quiet(), notes.round_left)
         try:

@@ -75,6 +75,7 @@ def test_a_clipped_canary_is_read_as_exactly_one() -> None:
             alone = Released(rows, {n: a[k] for n, a in clipped.dense.items()})
             read = made.projections(alone, number)
             assert read[k] == pytest.approx(1.0, abs=1e-5)
+            assert made.traces(clipped, np.array([k]), np.array([k]), number) == pytest.approx(read[[k]], abs=1e-6)
             assert np.abs(np.delete(read, k)).max() < 0.5  # only random directions of dense arrays overlap
 
 

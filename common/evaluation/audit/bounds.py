@@ -233,7 +233,7 @@ def mu_of_epsilon(epsilon: float, delta: float) -> float:
 
 
 _HALF_PI_ROOT = math.sqrt(math.pi / 2)
-_NODES, _STEPS, _FLATTEST = 65, 4, 0.01
+_NODES, _STEPS, _FLATTEST, _MOST_STEPS = 65, 4, 0.01, 8192
 
 
 def _require_mu(mu: float) -> None:
@@ -247,7 +247,8 @@ def _chi_over_root(seen: Floats, degrees: int) -> tuple[Floats, Floats]:
     Its error falls exponentially for a density that vanishes at both ends; Phi(. - seen Y) is a step of width 1 / seen.
     """
     half = 9 / math.sqrt(2 * degrees)
-    nodes = _NODES + math.ceil(2 * half * float(np.max(np.abs(seen), initial=0.0)))
+    steps = 2 * half * float(np.max(np.abs(seen), initial=0.0))
+    nodes = _NODES + math.ceil(min(steps, _MOST_STEPS))  # beyond, scores are apart, and the bound is huge anyway
     y = np.linspace(max(1 - half, 1e-9), 1 + half, nodes)
     density = np.exp((degrees - 1) * np.log(y) - degrees * (y**2 - 1) / 2)
     return y, density / density.sum()

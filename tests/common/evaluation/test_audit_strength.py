@@ -52,3 +52,12 @@ def test_scores_that_are_no_numbers_have_no_strength() -> None:
     values[:2] = [0.0, 1.0]
     found = CanaryScores(values, rng.random(M) < 0.5, "dedicated", "sums")
     assert evidence_of.strength_of(found, claimed_epsilon=EPSILON, delta=DELTA) == 0.0
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-6])
+def test_scores_that_are_wholly_apart_cost_no_memory(noise: float) -> None:
+    rng = np.random.default_rng(0)
+    included = rng.random(M) < 0.5
+    found = CanaryScores(included + noise * rng.standard_normal(M), included, "dedicated", "sums")
+    verdict = audited([found], claimed_epsilon=EPSILON, delta=DELTA)
+    assert verdict.outcome is Outcome.VIOLATION_FOUND
