@@ -44,6 +44,9 @@ class Method(Protocol):
     @property
     def delta(self) -> float: ...
 
+    def __hash__(self) -> int:
+        """Methods are frozen: what they can see is computed once."""
+
     def statistic(self, scores: Floats, included: Answers) -> float:
         """What the scores come to."""
 
