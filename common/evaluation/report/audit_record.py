@@ -1,22 +1,33 @@
 """The record of an audit: what audit.json holds, and all that its page is made from.
 
-``AuditRecord.model_json_schema()`` is the published schema (docs/audit.schema.json). Infinite numbers are the string
+``schema`` is the published one (docs/audit.schema.json). Infinite numbers are the string
 ``"inf"``; a figure that was not measured is ``null``.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+import math
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-SCHEMA_VERSION = 1
-Number = float | Literal["inf"] | None
+SCHEMA_VERSION: Final = 1
+
+
+def _of_json(value: Any) -> Any:
+    """JSON has neither NaN nor infinity, and a writer that dropped them would turn "unlimited" into "not measured"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "inf" if value > 0 else None if math.isnan(value) else value
+    return value
+
+
+Number = Annotated[float | Literal["inf"] | None, BeforeValidator(_of_json)]
 Outcome = Literal["CONSISTENT", "VIOLATION FOUND", "INCONCLUSIVE"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Identity(_Part):
@@ -62,11 +73,15 @@ class ViewRecord(_Part):
     canaries: int
     outcome: Outcome
     reason: str
-    auc: Number
+    auc: Number = Field(description="of the first design's canaries; 0.5 is guessing")
     auc_interval: tuple[float, float] | None = None
-    tpr_at_fpr: dict[str, Number] = Field(default_factory=dict)
+    tpr_at_fpr: dict[str, Number] = Field(
+        default_factory=dict, description="false positive rate -> share of the first design's canaries that were found"
+    )
     trade_off: dict[str, list[float]] = Field(
-        default_factory=dict, description="false positive rates, and true positive rates measured and claimed"
+        default_factory=dict,
+        description="lists of equal length: false positive rates (fpr), true positive rates (measured), and the "
+        "largest that the claim allows (claimed); of the first design",
     )
     tests: tuple[TestLine, ...]
 
@@ -119,3 +134,8 @@ class AuditRecord(_Part):
     settings: dict[str, Any] = Field(description="canaries, seed, clients, how sums were taken")
     not_covered: tuple[str, ...] = Field(description="in words, for people")
     seconds: float
+
+
+def schema() -> str:
+    """The JSON schema of audit.json, as docs/audit.schema.json holds it."""
+    return json.dumps(AuditRecord.model_json_schema(), indent=1) + "\n"
