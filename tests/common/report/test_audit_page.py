@@ -303,3 +303,13 @@ def test_curves_that_do_not_fit_are_not_drawn() -> None:
     assert "<svg" in audit_plots.trade_off_plot(audit().views[0])
     assert audit_plots.leak_plot("table", audit(leaks=[leak(value=None)]).leaks) == ""
     assert audit_plots.cap_plot(()) == audit_plots.detectable_plot(()) == ""
+
+
+def test_the_page_rounds_risk_up_and_comfort_down(undrawn: None) -> None:
+    """On the page itself: of each figure the nearest three decimals would lie on the comforting side."""
+    test = line(bound=1.2341, estimate=1.7891, cap=6.5237, attainable=1.6737, detectable=1.411)
+    risky = leak(value=0.0191, ci_high=0.0331, chance_value=0.0116, control_value=0.4101)
+    cells = Page(write_audit_page(audit(views=[view(tests=[test], auc=0.7021)], leaks=[risky]))).cells
+    assert {"1.235", "1.790", "6.523", "1.673", "1.42", "0.020", "0.011", "0.411"} <= set(cells)
+    assert not {"1.234", "1.789", "6.524", "1.674", "1.41", "0.019", "0.012", "0.410"} & set(cells)
+    assert any(cell.startswith("0.703, 95 % interval") for cell in cells)
