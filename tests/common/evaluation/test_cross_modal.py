@@ -124,6 +124,11 @@ def test_copies_of_the_right_answer_share_its_place(tmp_path: Path) -> None:
     found = by_metric(TASK.score(left, path, seed=0, other=right))
     assert found["left_to_right_recall@1"].value == pytest.approx((1 / 4 + 1) / 2)
     assert found["left_to_right_median_rank"].value == pytest.approx((2.5 + 1) / 2)
+    path = pairs_file(tmp_path / "p.tsv", [("a", "u"), ("a", "v"), ("b", "w"), ("b", "x"), ("b", "y")])
+    found = by_metric(TASK.score(left, path, seed=0, other=right))
+    assert found["left_to_right_recall@1"].value == pytest.approx((2 / 4 + 1) / 2)
+    assert found["left_to_right_median_rank"].value == pytest.approx((5 / 3 + 1) / 2)
+    assert found["left_to_right_recall@1"].baseline_value == pytest.approx((2 / 5 + 3 / 5) / 2)
 
 
 def test_chunks_change_nothing_and_a_part_may_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

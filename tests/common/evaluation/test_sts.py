@@ -132,8 +132,9 @@ def test_missing_sentences_lower_the_coverage_and_nothing_else(tmp_path: Path) -
     table = word_table()
     path = planted(tmp_path / "p.tsv", table)
     whole = TASK.score(table, path, seed=0)
-    path.write_text(path.read_text() + "unheard of\tau\t1\nau\t77\t2\n")
+    path.write_text("unheard of\tau\t1\n" + path.read_text() + "au\t77\t2\n")
     for score, before in zip(TASK.score(table, path, seed=0), whole, strict=True):
+        assert (score.value, score.baseline_value) == pytest.approx((before.value, before.baseline_value), abs=0.01)
         assert score.value == before.value and score.n == 80 and score.coverage == pytest.approx(80 / 82)
 
 
