@@ -1,9 +1,11 @@
 """What the tasks that look at a table's shape share: which rows count, moments by group, intervals, Gaussian rows.
 
-Rows of length zero have no direction: they are left out and lower the coverage. The standard error of a figure is the
-standard deviation of the same figure over random halves of the rows (delete-half jackknife, Shao and Wu 1989): a
-resample with repeated rows would make any table look flatter than it is. Rows are drawn in ``GROUPS`` random groups,
-whose sums are kept, so that one pass over the table is enough.
+Rows of length zero have no direction: they are left out and lower the coverage.
+
+Standard errors come from the same figure of random parts of the rows, drawn without replacement (delete-d jackknife,
+Shao and Wu 1989): repeated rows, as the bootstrap draws them, would make any table look flatter than it is, and each
+would be the other's nearest neighbour. Where sums are enough, the parts are halves, drawn in ``GROUPS`` random groups
+whose sums are kept, so that one pass over the table will do; elsewhere they are at most ``SUBSAMPLE_ROWS`` rows.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from common.table import EmbeddingTable, FloatArray, IntArray
 GROUPS = 50
 RESAMPLES = 200
 LEAST_ROWS = 10
+SUBSAMPLES = 40
+SUBSAMPLE_ROWS = 1_000
 SAMPLED_ROWS = 20_000  # rows of the public sample that neighbours are searched among
 CHUNK_BYTES = 32 << 20
 _Z95 = 1.959963984540054
@@ -178,6 +182,16 @@ def half_sample_errors(statistic: Statistic, groups: int, seed: int) -> NDArray[
     halves[:, : groups // 2] = True
     found = np.array([statistic(half) for half in rng.permuted(halves, axis=1)])
     return found.std(axis=0)
+
+
+def subsample_errors(
+    statistic: Callable[[IntArray], NDArray[np.float64]], rows: int, seed: int, *, most: int = SUBSAMPLE_ROWS
+) -> NDArray[np.float64]:
+    """Standard errors of a figure of ``rows`` rows from the same figure of parts: half of them, at most ``most``."""
+    rng = np.random.default_rng(seed)
+    size = min(rows // 2, most)
+    found = np.array([statistic(np.sort(rng.choice(rows, size, replace=False))) for _ in range(SUBSAMPLES)])
+    return found.std(axis=0) * np.sqrt(size / (rows - size))
 
 
 def interval(value: float, error: float, low: float, high: float) -> tuple[float, float]:

@@ -34,10 +34,10 @@ from common.evaluation.quality import _rows
 from common.evaluation.quality._words import BASELINE
 from common.evaluation.quality.isotropy import participation_ratio
 from common.evaluation.score import Score
-from common.table import EmbeddingTable, FloatArray
+from common.table import EmbeddingTable, FloatArray, IntArray
 
 LEFT_OUT = 0.1
-RESAMPLES = 200
+LEAST_ROWS = 20
 _TRACY_WIDOM_99 = 2.0234  # 99 % quantile of the Tracy-Widom law of order 1 (Johnstone 2001, table 1)
 
 
@@ -54,29 +54,11 @@ class Dimension:
         Raises:
             EvaluationError: see ``_rows.usable_rows``; or no two different distances to neighbours.
         """
-        kept = _rows.usable_rows(table, self.name)
+        kept = _rows.usable_rows(table, self.name, least=LEAST_ROWS)
         rows = _rows.table_rows(table, kept)
         whole = len(kept) / len(table)
-        sample = _rows.public_sample(kept, seed)
-        ratios = distance_ratios(table.vectors[sample])
-        gaussian = np.random.default_rng(seed).standard_normal((len(sample), table.dimensions), dtype=np.float32)
-        scores = list(_spectral(rows, whole, seed))
-        low, high = _intrinsic_interval(ratios, seed)
-        scores.append(
-            Score(
-                task=self.name,
-                metric="intrinsic_dimension",
-                value=intrinsic_dimension(ratios),
-                ci_low=low,
-                ci_high=high,
-                n=len(ratios),
-                coverage=len(ratios) / len(table),
-                higher_is_better=True,
-                baseline_name=BASELINE,
-                baseline_value=intrinsic_dimension(distance_ratios(gaussian)),
-            )
-        )
-        return scores
+        sample = table.vectors[_rows.public_sample(kept, seed)]
+        return [*_spectral(rows, whole, seed), _intrinsic(sample, len(table), seed)]
 
 
 def _spectral(rows: _rows.Rows, coverage: float, seed: int) -> Iterator[Score]:
@@ -156,35 +138,57 @@ def noise_median(ratio: float) -> float:
 def distance_ratios(vectors: FloatArray) -> NDArray[np.float64]:
     """Distance to the second nearest over that to the nearest of each different row, by direction; sorted."""
     unit = np.unique(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), axis=0)
+    if len(unit) < 3:
+        return np.empty(0)
     near = nearest(unit, unit, k=2, own=np.arange(len(unit))).rows
     first, second = (
         np.linalg.norm(unit.astype(np.float64) - unit[near[:, i]].astype(np.float64), axis=1) for i in range(2)
     )
     alone = first > _rows.SAME_DIRECTION
-    ratios = np.sort(np.maximum(second[alone] / first[alone], 1.0))
-    if len(ratios) < _rows.LEAST_ROWS or ratios[int(len(ratios) * (1 - LEFT_OUT)) - 1] <= 1:
-        raise EvaluationError(
-            f"dimension: {len(ratios)} of {len(vectors)} rows are different, with neighbours at too few distances",
-            remedy="Check that training moved most rows.",
-        )
-    return ratios
+    return np.sort(np.maximum(second[alone] / first[alone], 1.0))
 
 
 def intrinsic_dimension(ratios: NDArray[np.float64]) -> float:
-    """TwoNN's estimate from sorted ratios."""
+    """TwoNN's estimate from sorted ratios; NaN where all neighbours are at one distance."""
     n = len(ratios)
     used = int(n * (1 - LEFT_OUT))
-    x, y = np.log(ratios[:used]), -np.log1p(-np.arange(1, used + 1) / n)
-    return float(x @ y / (x @ x))
+    x, y = np.log(ratios[:used]), -np.log1p(-np.arange(1, used + 1) / max(n, 1))
+    squares = float(x @ x)
+    return float(x @ y) / squares if squares > 0 else math.nan
 
 
-def _intrinsic_interval(ratios: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Percentile bootstrap over rows."""
-    rng = np.random.default_rng(seed)
-    n = len(ratios)
-    found = [intrinsic_dimension(ratios[np.sort(rng.integers(n, size=n))]) for _ in range(RESAMPLES)]
-    low, high = np.quantile(found, [0.025, 0.975])
-    return float(low), float(high)
+def _intrinsic(sample: FloatArray, size: int, seed: int) -> Score:
+    """The score of TwoNN; ``size`` is the number of rows of the whole table."""
+    ratios = distance_ratios(sample)
+    value = intrinsic_dimension(ratios)
+    if len(ratios) < _rows.LEAST_ROWS or math.isnan(value):
+        raise EvaluationError(
+            f"dimension: {len(ratios)} of {len(sample)} rows are different, with neighbours at too few distances",
+            remedy="Check that training moved most rows.",
+        )
+    gaussian = np.random.default_rng(seed).standard_normal(sample.shape, dtype=np.float32)
+    low, high = _rows.interval(value, intrinsic_error(sample, seed), 0.0, math.inf)
+    return Score(
+        task=Dimension.name,
+        metric="intrinsic_dimension",
+        value=value,
+        ci_low=low,
+        ci_high=high,
+        n=len(ratios),
+        coverage=len(ratios) / size,
+        higher_is_better=True,
+        baseline_name=BASELINE,
+        baseline_value=intrinsic_dimension(distance_ratios(gaussian)),
+    )
+
+
+def intrinsic_error(vectors: FloatArray, seed: int) -> float:
+    """Standard error of TwoNN's estimate, of searches among parts of the rows."""
+
+    def statistic(part: IntArray) -> NDArray[np.float64]:
+        return np.array([intrinsic_dimension(distance_ratios(vectors[part]))])
+
+    return float(_rows.subsample_errors(statistic, len(vectors), seed)[0])
 
 
 def _steps(dimensions: int) -> list[int]:

@@ -8,8 +8,8 @@ N_k counts how often a row is among the k = 10 nearest (by cosine) of the other 
 
 Less is better in all three. Up to ``_rows.SAMPLED_ROWS`` rows the search is complete. Of a larger table, so many,
 drawn by the public seed, are searched among one another: were only the queries sampled, nearly every count would be
-zero, and the figures would speak of the sample's size instead of the table. The interval is the percentile bootstrap
-over rows; the baseline is a table of as many Gaussian rows, which in high dimension is not free of hubs itself.
+zero, and the figures would speak of the sample's size instead of the table. The interval is that of ``_rows``, from
+searches among parts of the rows; the baseline is as many Gaussian rows, which in high dimension have hubs themselves.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from common.evaluation.score import Score
 from common.table import EmbeddingTable, FloatArray, IntArray
 
 NEIGHBORS = 10
-RESAMPLES = 1_000
+LEAST_ROWS = 4 * NEIGHBORS
 METRICS = (f"skewness@{NEIGHBORS}", f"robin_hood@{NEIGHBORS}", f"antihubs@{NEIGHBORS}")
+RANGES = ((-np.inf, np.inf), (0.0, 1.0), (0.0, 1.0))
 
 
 class Hubness:
@@ -41,22 +42,21 @@ class Hubness:
         """Three scores; ``benchmark`` is not used.
 
         Raises:
-            EvaluationError: see ``_rows.usable_rows``; at least 20 rows.
+            EvaluationError: see ``_rows.usable_rows``; at least 40 rows.
         """
-        kept = _rows.public_sample(_rows.usable_rows(table, self.name, least=2 * NEIGHBORS), seed)
-        counts = occurrences(_unit(table.vectors[kept]))
-        chance = occurrences(
-            _unit(np.random.default_rng(seed).standard_normal((len(kept), table.dimensions), dtype=np.float32))
-        )
-        values, baseline = uneven(*histogram(counts))[0], uneven(*histogram(chance))[0]
-        low, high = _interval(counts, seed)
+        kept = _rows.public_sample(_rows.usable_rows(table, self.name, least=LEAST_ROWS), seed)
+        unit = _unit(table.vectors[kept])
+        chance = _unit(np.random.default_rng(seed).standard_normal(unit.shape, dtype=np.float32))
+        values, baseline = uneven(occurrences(unit)), uneven(occurrences(chance))
+        errors = standard_errors(unit, seed)
+        ends = [_rows.interval(*figure) for figure in zip(values, errors, *zip(*RANGES, strict=True), strict=True)]
         return [
             Score(
                 task=self.name,
                 metric=metric,
                 value=float(values[i]),
-                ci_low=float(low[i]),
-                ci_high=float(high[i]),
+                ci_low=ends[i][0],
+                ci_high=ends[i][1],
                 n=len(kept),
                 coverage=len(kept) / len(table),
                 higher_is_better=False,
@@ -73,34 +73,18 @@ def occurrences(unit: FloatArray, *, k: int = NEIGHBORS) -> IntArray:
     return np.bincount(near.ravel(), minlength=len(unit))
 
 
-def histogram(counts: IntArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distinct values of N_k, shape (L,), and how many rows have each, shape (1, L)."""
-    levels, rows = np.unique(counts, return_counts=True)
-    return levels.astype(np.float64), rows[None].astype(np.float64)
+def uneven(counts: IntArray) -> NDArray[np.float64]:
+    """Skewness, Robin Hood index and share of zeros of the counts N_k. Constant counts have skewness 0."""
+    mean = counts.mean()
+    away = counts - mean
+    spread = np.sqrt(np.mean(away**2))
+    skewness = np.mean(away**3) / spread**3 if spread > 0 else 0.0
+    return np.array([skewness, np.abs(away).sum() / (2 * counts.sum()), np.mean(counts == 0)])
 
 
-def uneven(levels: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Skewness, Robin Hood index and share of zeros for each line of ``rows`` (B, L), shape (B, 3).
-
-    The skewness of constant counts is 0: nobody is preferred.
-    """
-    n = rows.sum(axis=1, keepdims=True)
-    mean = (rows @ levels)[:, None] / n
-    away = levels[None] - mean
-    second, third = ((rows * away**p).sum(axis=1) / n[:, 0] for p in (2, 3))
-    flat = second <= 0
-    skewness = np.where(flat, 0.0, third / np.where(flat, 1.0, second) ** 1.5)
-    hoover = (rows * np.abs(away)).sum(axis=1) / (2 * n[:, 0] * mean[:, 0])
-    absent = (rows * (levels == 0)).sum(axis=1) / n[:, 0]
-    return np.stack([skewness, hoover, absent], axis=1)
-
-
-def _interval(counts: IntArray, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Percentile interval over resampled rows; rows with one count are alike, so their numbers are drawn at once."""
-    levels, rows = histogram(counts)
-    drawn = np.random.default_rng(seed).multinomial(len(counts), rows[0] / len(counts), size=RESAMPLES)
-    low, high = np.quantile(uneven(levels, drawn.astype(np.float64)), [0.025, 0.975], axis=0)
-    return low, high
+def standard_errors(unit: FloatArray, seed: int) -> NDArray[np.float64]:
+    """Standard errors of ``uneven``, of searches among parts of the rows."""
+    return _rows.subsample_errors(lambda part: uneven(occurrences(unit[part])), len(unit), seed)
 
 
 def _unit(vectors: FloatArray) -> FloatArray:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from common.evaluation.quality import _rows
 from common.evaluation.quality._words import BASELINE
 from common.evaluation.score import Score
-from common.table import EmbeddingTable
+from common.table import EmbeddingTable, IntArray
 
+PART_ROWS = 5_000  # of the parts that the error of partition_isotropy comes from: each has its own eigenvectors
 METRICS = (("partition_isotropy", True, 0.0), ("isoscore", True, 0.0), ("mean_cosine", False, -1.0))
 
 
@@ -42,8 +43,9 @@ class Isotropy:
         """
         kept = _rows.usable_rows(table, self.name)
         rows = _rows.table_rows(table, kept)
-        values, errors = measured(rows, seed)
-        baseline, _ = measured(_rows.gaussian_rows(rows, seed), seed, errors=False)
+        values, errors = measured(rows, seed, errors=True)
+        errors[0] = partition_error(table, kept, seed)
+        baseline, _ = measured(_rows.gaussian_rows(rows, seed), seed)
         scores = []
         for (metric, higher, least), value, error, chance in zip(METRICS, values, errors, baseline, strict=True):
             low, high = _rows.interval(value, error, least, 1.0)
@@ -64,39 +66,43 @@ class Isotropy:
         return scores
 
 
-def measured(rows: _rows.Rows, seed: int, *, errors: bool = True) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The three figures in the order of ``METRICS``, and their standard errors (zeros when not wanted)."""
+def measured(rows: _rows.Rows, seed: int, *, errors: bool = False) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The three figures in the order of ``METRICS``, and the standard errors of the last two (else NaN)."""
     raw = _rows.moments(rows, seed)
     unit = _rows.unit_rows(rows)
     directions = _rows.moments(unit, seed, centred=False)
-    _, axes = np.linalg.eigh(directions.products.sum(axis=0))
-    partition = partition_sums(unit, axes, seed)
+    sums = partition_sums(unit, np.linalg.eigh(directions.products.sum(axis=0))[1])
 
     def statistic(chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-        sums = partition[chosen].sum(axis=0)
-        return np.array(
-            [
-                sums.min() / sums.max(),
-                isoscore(raw.covariance(chosen)),
-                mean_cosine(directions.sums[chosen].sum(axis=0), directions.counts[chosen].sum()),
-            ]
-        )
+        cosine = mean_cosine(directions.sums[chosen].sum(axis=0), directions.counts[chosen].sum())
+        return np.array([isoscore(raw.covariance(chosen)), cosine])
 
-    values = statistic(_rows.all_groups(rows))
+    every = _rows.all_groups(rows)
+    values = np.array([sums.min() / sums.max(), *statistic(every)])
     if not errors:
-        return values, np.zeros(len(values))
-    return values, _rows.half_sample_errors(statistic, len(partition), seed)
+        return values, np.full(3, np.nan)
+    return values, np.array([np.nan, *_rows.half_sample_errors(statistic, len(every), seed)])
 
 
-def partition_sums(unit: _rows.Rows, axes: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Z(c) over the rows of each group for every column c of ``axes`` and its opposite, shape (G, 2 D)."""
-    found = np.zeros((_rows.group_count(unit.count), 2 * unit.dimensions))
-    for piece, members in _rows.grouped(unit, seed):
-        powers = np.exp(piece @ axes)
-        for g, places in enumerate(members):
-            found[g, : unit.dimensions] += powers[places].sum(axis=0)
-            found[g, unit.dimensions :] += (1 / powers[places]).sum(axis=0)
-    return found
+def partition_error(table: EmbeddingTable, kept: IntArray, seed: int) -> float:
+    """Standard error of ``partition_isotropy``, of parts of the rows."""
+
+    def statistic(part: IntArray) -> NDArray[np.float64]:
+        unit = _rows.unit_rows(_rows.table_rows(table, kept[part]))
+        own = np.concatenate(list(unit.read())).astype(np.float64)
+        sums = partition_sums(unit, np.linalg.eigh(own.T @ own)[1])
+        return np.array([sums.min() / sums.max()])
+
+    return float(_rows.subsample_errors(statistic, len(kept), seed, most=PART_ROWS)[0])
+
+
+def partition_sums(unit: _rows.Rows, axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Z(c) for every column c of ``axes`` and its opposite, shape (2 D,)."""
+    found = np.zeros((2, unit.dimensions))
+    for piece in unit.read():
+        powers = np.exp(piece.astype(np.float64) @ axes)
+        found += powers.sum(axis=0), (1 / powers).sum(axis=0)
+    return found.ravel()
 
 
 def participation_ratio(covariance: NDArray[np.float64]) -> float:

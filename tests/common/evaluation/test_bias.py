@@ -201,6 +201,16 @@ def test_toml_with_several_tests_and_words_in_lower_case(tmp_path: Path) -> None
     assert [(s.name, s.targets, s.attributes) for s in read_word_sets(file)] == [("", ("x", "y"), ("a", "b"))]
 
 
+def test_the_file_that_the_documentation_shows_is_read(root: Path, tmp_path: Path) -> None:
+    page = (root / "docs" / "quality-tasks.md").read_text(encoding="utf-8")
+    block = re.search(r"^```\n(\[science-arts\]\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    file = tmp_path / "sets.toml"
+    file.write_text(block.group(1))
+    (test,) = read_word_sets(file)
+    assert (test.name, test.targets, test.attributes) == ("science-arts", ("science", "arts"), ("male", "female"))
+
+
 GOOD = {"targets": {"x": ["a", "b"], "y": ["c", "d"]}, "attributes": {"a": ["e", "f"], "b": ["g", "h"]}}
 
 

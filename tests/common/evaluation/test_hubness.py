@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 
 from common.errors import EvaluationError
 from common.evaluation.quality import _rows, load
-from common.evaluation.quality.hubness import histogram, occurrences, uneven
+from common.evaluation.quality.hubness import occurrences, standard_errors, uneven
 from common.table import EmbeddingTable
 
 TASK = load("hubness")
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors from 20 parts of a hundred rows: 40 searches among a thousand take a second."""
+    monkeypatch.setattr(_rows.subsample_errors, "__kwdefaults__", {"most": 100})
+    monkeypatch.setattr(_rows, "SUBSAMPLES", 20)
 
 
 def table_of(vectors: np.ndarray) -> EmbeddingTable:
@@ -45,7 +52,7 @@ def test_occurrences_equal_a_loop(k: int) -> None:
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=40).filter(any))
 def test_figures_equal_their_formulas(counts: list[int]) -> None:
     array = np.array(counts)
-    skewness, hoover, absent = uneven(*histogram(array))[0]
+    skewness, hoover, absent = uneven(array)
     spread = array.std()
     expected = scipy.stats.skew(array) if spread > 0 else 0.0
     assert skewness == pytest.approx(expected, abs=1e-9)
@@ -81,13 +88,23 @@ def test_score_fields() -> None:
 def test_a_large_table_is_sampled_by_the_public_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = np.random.default_rng(3).normal(size=(900, 8))
     whole = TASK.score(table_of(vectors), None, seed=0)
-    monkeypatch.setattr(_rows.public_sample, "__kwdefaults__", {"most": 300})
-    sampled = TASK.score(table_of(vectors), None, seed=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(_rows.public_sample, "__kwdefaults__", {"most": 300})
+        sampled = TASK.score(table_of(vectors), None, seed=0)
     assert [(s.n, s.coverage) for s in sampled] == [(300, pytest.approx(1 / 3))] * 3
     kept = np.sort(np.random.default_rng(0).choice(900, 300, replace=False))
-    monkeypatch.undo()
     assert [s.value for s in sampled] == [s.value for s in TASK.score(table_of(vectors[kept]), None, seed=0)]
     assert sampled[1].value == pytest.approx(whole[1].value, abs=0.05)
+
+
+def test_standard_errors_are_as_large_as_tables_of_one_kind_differ() -> None:
+    values, errors = [], []
+    for trial in range(30):
+        unit = unit_of(np.random.default_rng(trial).normal(size=(400, 8)) + 0.3)
+        values.append(uneven(occurrences(unit)))
+        errors.append(standard_errors(unit, trial))
+    ratio = np.mean(errors, axis=0) / np.std(values, axis=0)
+    assert np.all((ratio[:2] > 0.75) & (ratio[:2] < 1.4)), ratio  # 2/3 or 3/2 of it would be noticed
 
 
 @pytest.mark.parametrize(
@@ -96,7 +113,7 @@ def test_a_large_table_is_sampled_by_the_public_seed(monkeypatch: pytest.MonkeyP
         (np.ones((50, 4)), "same way"),
         (np.arange(1, 51)[:, None] * np.ones((50, 4)), "same way"),
         (np.zeros((50, 4)), "has 0"),
-        (np.random.default_rng(0).normal(size=(19, 4)), "has 19"),
+        (np.random.default_rng(0).normal(size=(39, 4)), "has 39"),
         (np.full((50, 4), np.nan), "NaN"),
     ],
 )
