@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from common.release import verify as verify
     from common.table import EmbeddingTable as EmbeddingTable
     from common.table import RowDomain as RowDomain
+    from simulations.runs import audit as audit
     from simulations.runs import find_scenario as find_scenario
     from simulations.runs import plan as plan
     from simulations.runs import simulate as simulate
@@ -39,6 +40,7 @@ _HOMES = {
     "RowDomain": "common.table",
     "Scenario": "common.config",
     "Score": "common.evaluation.score",
+    "audit": "simulations.runs",
     "find_scenario": "simulations.runs",
     "load_release": "common.release",
     "plan": "simulations.runs",

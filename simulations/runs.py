@@ -12,6 +12,7 @@ from common.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from common.config import Scenario
+    from common.evaluation.report.audit_record import AuditRecord
     from server.progress import Reporter
     from simulations.federation import SimulationResult
 
@@ -56,6 +57,12 @@ def default_out(scenario: str | Path | None, resolved: Scenario) -> Path:
     return Path(RUNS_FOLDER) / f"{name}-{resolved.digest[:8]}"
 
 
+def audit_out(scenario: str | Path | None, resolved: Scenario) -> Path:
+    """Folder of an audit without ``--out``."""
+    run = default_out(scenario, resolved)
+    return run.with_name(f"audit-{run.name}")
+
+
 def simulate(
     scenario: str | Path | Scenario | None = None,
     *,
@@ -98,6 +105,36 @@ def plan(scenario: str | Path | Scenario | None = None, *, overrides: Sequence[s
     from simulations.cost import describe
 
     return describe(_resolved(scenario, overrides))
+
+
+def audit(
+    scenario: str | Path | Scenario | None = None,
+    *,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    canaries: int = 1000,
+    seed: int | None = None,
+    reporter: Reporter | None = None,
+) -> AuditRecord:
+    """Train a scenario with canaries, attack it and judge its claim; nothing is written but encoded clients.
+
+    Args:
+        out: where encoded clients are kept; by default ``fedembed-runs/audit-<name>-<digest>``.
+        canaries: how many are planted of every design.
+        seed: of who is planted; by default from the operating system.
+
+    Raises:
+        FedembedError: the subclass tells the kind of failure.
+    """
+    from simulations.audit.record import record_of
+    from simulations.audit.scenario import audit_scenario
+    from simulations.progress import Silent
+
+    resolved = _resolved(scenario, overrides)
+    name = scenario if isinstance(scenario, (str, Path)) else None
+    folder = Path(out) if out is not None else audit_out(name, resolved)
+    result = audit_scenario(resolved, folder, reporter=reporter or Silent(), canaries=canaries, seed=seed)
+    return record_of(result, str(name or DEFAULT_SCENARIO))
 
 
 def _resolved(scenario: str | Path | Scenario | None, overrides: Sequence[str]) -> Scenario:

@@ -14,6 +14,7 @@ from common.errors import EvaluationError
 from common.evaluation.audit.verdict import FEWEST_CANARIES
 from common.evaluation.leakage.view import Candidates
 from common.families import AdditiveFamily
+from common.files import disk_errors
 from common.table import IntArray, RowDomain
 from common.units import ClientStore, Units
 from common.work import Work, work_for
@@ -74,6 +75,8 @@ def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed
             remedy="Plant 1,000: --canaries 1000.",
         )
     base = enrolled_work(with_cohort(scenario, ASSUMED_CLIENTS))
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     store, candidates, member = _with_candidates(prepared_clients(base, out, reporter), rng)
     per_row = 1 if _rows_tell_apart(base) else min(s.shape[1] for s in base.update_specs if s.is_table)

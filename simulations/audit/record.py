@@ -28,7 +28,8 @@ from simulations.audit.attacks import NotRun
 from simulations.audit.scenario import AuditResult, ViewVerdict
 from simulations.doctor import version
 
-_CURVE = 41  # points of a trade-off curve
+_SMALL_RATES = (0.001, 0.0025, 0.005, 0.01)  # where a claim's curve bends
+_CURVE = 41  # points of a trade-off curve beside them
 NOT_COVERED = (
     "An audit tries attacks; it cannot show that none exists. CONSISTENT means that nothing was found that this audit "
     "could have seen.",
@@ -113,7 +114,7 @@ def _rate(scores: CanaryScores, rate: float) -> float | None:
 
 def _trade_off(scores: CanaryScores, epsilon: float, delta: float) -> dict[str, list[float]]:
     """True positive rates at some false positive rates, measured, and the most that (epsilon, delta) allows."""
-    rates = np.linspace(0.0, 1.0, _CURVE)
+    rates = np.union1d(np.linspace(0.0, 1.0, _CURVE), _SMALL_RATES)
     members, others = scores.scores[scores.included], np.sort(scores.scores[~scores.included])[::-1]
     thresholds = others[np.minimum((rates * len(others)).astype(int), len(others) - 1)]
     measured = np.array([np.mean(members > threshold) for threshold in thresholds])

@@ -26,6 +26,7 @@ from simulations.audit.watching import Watched, watch
 from simulations.conformance import conformance
 
 CANARIES = 1000
+_SEED_BITS = 53  # what every reader of JSON keeps whole
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,10 @@ def audit_scenario(
     """
     started = time.monotonic()
     if scenario.privacy.mode == "none":
-        raise EvaluationError("mode 'none' claims nothing, so there is nothing to audit")
-    chosen = secrets.randbits(63) if seed is None else seed
+        raise EvaluationError(
+            "mode 'none' claims nothing, so there is nothing to audit", remedy="Set privacy.mode and epsilon."
+        )
+    chosen = secrets.randbits(_SEED_BITS) if seed is None else seed
     reporter.preparing("planting canaries")
     planted = plant(scenario, out, reporter, count=canaries, seed=chosen)
     watched = watch(planted, reporter)
@@ -153,8 +156,8 @@ def _of_claim(leak: Leak, plan: PrivacyPlan) -> Leak:
 
 def _verdicts(planted: Planted, watched: Watched, scenario: Scenario) -> Iterator[ViewVerdict]:
     plan = claimed_plan(planted, scenario)
-    sums_seen_by = "other_clients" if plan.mode == "central" else "coordinator"
-    shown = [("sums", sums_seen_by, watched.sums), ("table", "public", watched.table[None])]
+    shown = [("sums", observer, watched.sums) for observer in ("coordinator", "other_clients")]
+    shown.append(("table", "public", watched.table[None]))
     if watched.updates is not None:
         shown.insert(0, ("updates", "coordinator", watched.updates))
     for view, observer, traces in shown:

@@ -91,19 +91,17 @@ def _of_scenario(
     json_output: bool,
 ) -> tuple[AuditRecord, Path]:
     from simulations import runs
-    from simulations.audit.record import record_of
-    from simulations.audit.scenario import audit_scenario
     from simulations.progress import reporter
 
-    scenario = runs.find_scenario(target, settings or [])
-    run = runs.default_out(target, scenario)
-    folder = out if out is not None else run.with_name(f"audit-{run.name}")
+    folder = out if out is not None else runs.audit_out(target, runs.find_scenario(target, settings or []))
     telling = reporter(json_output=json_output)
     try:
-        result = audit_scenario(scenario, folder, reporter=telling, canaries=canaries, seed=seed)
+        record = runs.audit(
+            target, out=folder, overrides=settings or [], canaries=canaries, seed=seed, reporter=telling
+        )
     finally:
         telling.done()
-    return record_of(result, target or runs.DEFAULT_SCENARIO), folder
+    return record, folder
 
 
 def _write(record: AuditRecord, folder: Path) -> None:

@@ -21,6 +21,7 @@ _PACKAGES = {
     "mechanisms": "common.privacy.mechanisms",
     "readers": "client.readers",
     "tasks": "common.evaluation.quality",
+    "attacks": "common.evaluation.leakage",
     "formats": "common.formats",
     "corpora": "simulations.corpora",
 }
@@ -33,6 +34,7 @@ class Kind(StrEnum):
     mechanisms = "mechanisms"
     readers = "readers"
     tasks = "tasks"
+    attacks = "attacks"
     formats = "formats"
     corpora = "corpora"
     scenarios = "scenarios"
@@ -46,7 +48,7 @@ def list_members(
     *,
     json_output: JsonOption = False,
 ) -> None:
-    """List what exists: families, mechanisms, readers, tasks, formats, corpora, scenarios, options.
+    """List what exists: families, mechanisms, readers, tasks, attacks, formats, corpora, scenarios, options.
 
     KIND is one of these words; without it all but the options are listed. Options are the keys of a scenario, each with
     its default; those of [task] belong to one family each.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.evaluation.audit._checks import as_scored, refused
-from common.evaluation.audit.bounds import Floats, effect_size_bound, mu_of_epsilon
+from common.evaluation.audit.bounds import Floats, effect_size_bound, mu_of_epsilon, pooled_stddev
 from common.evaluation.audit.methods import ONE_RUN, ONE_RUN_FDP, Answers, MeanDifference, Method, OneRun
 from common.evaluation.audit.power import FACTORS, best_attainable, smallest_factor
 
@@ -69,7 +69,7 @@ class Evidence:
         canaries: how many there are.
         guesses, right: of a one-run test; ``None`` for the others.
         cap: the bound if every canary were told right; infinite where nothing limits it.
-        strength: share of the claimed effect that these canaries surely have, at most 1: what is seen of them may be
+        strength: share of the claimed effect that these canaries have, at most 1: what is seen of them may be
             weakened by sampling or by what comes after the noise.
         smallest_factor: by how many times the noise must be too small for this test to notice in 95 % of all runs,
             with canaries of this strength; ``None`` where not even the largest factor tried would be noticed.
@@ -183,17 +183,17 @@ def gathered(
 
 
 def strength_of(scores: CanaryScores, *, claimed_epsilon: float, delta: float) -> float:
-    """Share of the claimed effect that the canaries have at least, with 95 % confidence, in [0, 1].
+    """Share of the claimed effect that the canaries have, in [0, 1]; 0 unless it is there with 95 % confidence.
 
     An audit sees an error of the noise only through its canaries: what does not reach the scores cannot be noticed,
     however many there are. Of a mechanism that leaks more than it claims, this is 1.
     """
     members, others = scores.scores[scores.included], scores.scores[~scores.included]
-    known_members, known_others = members[~np.isnan(members)], others[~np.isnan(others)]
-    if min(len(known_members), len(known_others)) < 2:
+    members, others = members[~np.isnan(members)], others[~np.isnan(others)]
+    if min(len(members), len(others)) < 2 or float(effect_size_bound(members, others, alpha=STRENGTH_ALPHA)) <= 0:
         return 0.0
-    surely = float(effect_size_bound(known_members, known_others, alpha=STRENGTH_ALPHA))
-    return float(np.clip(surely / mu_of_epsilon(claimed_epsilon, delta), 0.0, 1.0))
+    effect = (members.mean() - others.mean()) / float(pooled_stddev(members, others))
+    return float(np.clip(effect / mu_of_epsilon(claimed_epsilon, delta), 0.0, 1.0))
 
 
 def _weakened(factor: float | None, strength: float) -> float | None:

@@ -48,7 +48,7 @@ PAGE = (
 <ul>{% for item in claim.public %}<li>{{ item|sentence }}</li>{% endfor %}</ul>
 {% endif %}
 <h3>Was it attacked?</h3>
-<p>No audit was run: nobody tried to break this release.{% if not void %} The claim rests on mathematics and on the software being right.{% endif %}</p>
+<p>No audit was run as part of making this release; <code>fedembed audit</code> attacks its scenario and its tables.{% if not void %} The claim rests on mathematics and on the software being right.{% endif %}</p>
 
 <h2>How good the embeddings are</h2>
 {% if scores %}

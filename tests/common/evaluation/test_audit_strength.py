@@ -26,9 +26,9 @@ def factors(share: float) -> float:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("share", [0.3, 0.6, 1.0])
-def test_strength_is_what_reaches_the_scores_and_no_more(share: float, seed: int) -> None:
+def test_strength_is_what_reaches_the_scores(share: float, seed: int) -> None:
     found = evidence_of.strength_of(scores(share, seed), claimed_epsilon=EPSILON, delta=DELTA)
-    assert share - 0.35 < found <= min(share + 0.03, 1.0)
+    assert abs(found - share) < 0.3
 
 
 def test_weak_canaries_notice_less() -> None:

@@ -1,0 +1,105 @@
+"""``fedembed audit`` from the command line: verdict, files, exit codes, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.evaluation.report.audit_record import AuditRecord
+from simulations.cli import main
+
+SCENARIO = """
+[task]
+family = "spectral"
+dimension = 4
+[data]
+reader = "corpus"
+path = "planted"
+unit = "record"
+[vocabulary]
+source = "hashed"
+buckets = 60
+[privacy]
+mode = "central"
+noise_multiplier = 1.2
+delta = 1e-5
+[federation]
+rounds = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("audits") / "small.toml"
+    path.write_text(SCENARIO)
+    return path
+
+
+@pytest.fixture(scope="module")
+def release(scenario: Path) -> Path:
+    assert main(["simulate", str(scenario), "--out", str(scenario.parent / "run"), "--json"]) == 0
+    return scenario.parent / "run" / "release"
+
+
+def test_a_scenario_is_judged_and_the_record_kept(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = scenario.parent / "audit"
+    assert main(["audit", str(scenario), "--out", str(out), "--canaries", "300", "--seed", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    record = AuditRecord.model_validate_json((out / "audit.json").read_text())
+    assert record.outcome in ("CONSISTENT", "INCONCLUSIVE") and record.outcome == told["record"]["outcome"]
+    assert {view.view for view in record.views} == {"sums", "table"} and record.settings["seed"] == 1
+    assert all(finding.holds for finding in record.conformance)
+    assert {leak.attack for leak in record.leaks} >= {"row_support", "membership"}
+    assert "<html" in (out / "audit.html").read_text()
+
+
+def test_a_release_alone_proves_no_noise(release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = tmp_path / "labels.tsv"
+    keys = next((release / "tables").glob("*.keys.txt")).read_text().split()
+    labels.write_text("".join(f"{key}\t{'even' if k % 2 else 'odd'}\n" for k, key in enumerate(keys)))
+    assert main(["audit", str(release), "--out", str(tmp_path / "a"), "--labels", str(labels)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("INCONCLUSIVE") and "attributes" in text and "not run: row_support" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--canaries", "5"], 15, "fewer than"),
+        (["--set", "privacy.mode=none", "--set", "privacy.noise_multiplier="], 15, "claims nothing"),
+        (["--set", "privacy.mod=none"], 3, "privacy.mod"),
+    ],
+)
+def test_bad_input_has_a_clear_answer(
+    arguments: list[str], code: int, says: str, scenario: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", str(scenario), "--out", str(tmp_path / "a"), *arguments]) == code
+    assert says in capsys.readouterr().err
+
+
+def test_labels_and_links_that_do_not_fit_are_refused(
+    release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, text, says in (
+        ("--labels", "a\tb\tc\n", "expected 2 fields"),
+        ("--labels", "nobody\tred\n", "labels no key"),
+        ("--links", "a\tb\t2\n", "0 or 1"),
+        ("--links", "a\tb\t1\n", "no pair"),
+    ):
+        path = tmp_path / "answers.tsv"
+        path.write_text(text)
+        assert main(["audit", str(release), "--out", str(tmp_path / "a"), option, str(path)]) != 0
+        assert says in capsys.readouterr().err
+    assert main(["audit", str(release), "--out", str(tmp_path / "a"), "--links", str(tmp_path / "none")]) != 0
+
+
+def test_an_altered_release_is_no_evidence(release: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(release, copy)
+    certificate = copy / "certificate.json"
+    certificate.write_text(certificate.read_text().replace('"delta"', '"Delta"', 1))
+    assert main(["audit", str(copy), "--out", str(tmp_path / "a")]) in (9, 16)
