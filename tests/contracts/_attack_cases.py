@@ -13,8 +13,8 @@ from common.table import EmbeddingTable
 from common.units import Units
 from common.update import RowBatch, UpdateBatch
 
-ROWS, WIDTH, CLIENTS, UNITS, LONG = 120, 6, 24, 400, 6
-NESTED = 10  # cohorts, each with one client less than the one before
+ROWS, WIDTH, CLIENTS, UNITS, LONG = 120, 6, 20, 300, 6
+NESTED = 8  # cohorts, each with one client less than the one before
 
 
 def noise_view(seed: int) -> View:
@@ -102,7 +102,7 @@ def without(view: View, sight: str) -> View:
 def flattened(guesses: Any) -> list[Any]:
     """A guess of any make as plain numbers."""
     if isinstance(guesses, np.ndarray):
-        return [repr(guesses.tolist())]
+        return [(guesses.shape, str(guesses.dtype), guesses.tobytes())]
     if dataclasses.is_dataclass(guesses):
         return [part for field in dataclasses.fields(guesses) for part in flattened(getattr(guesses, field.name))]
     if isinstance(guesses, dict):

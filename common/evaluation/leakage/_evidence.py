@@ -19,7 +19,7 @@ from common.evaluation.leakage._rates import FloatVector
 CERTAIN = 60.0  # nats: a row that is not zero was touched; finite, so that popularity still orders such rows
 ROWS_OF_PADDING = 1  # a padding row is zero under any noise: one zero row alone shows nothing
 _FACTORS = np.concatenate([[1.0], np.geomspace(1.5, 1e8, 24)])
-_BINS = 512
+_BINS = 256
 _OUTER, _INNER = 8, 20  # steps of EM: the variance, and the weights between two of its steps
 _SMALLEST = 1e-300
 _SURE = 1e-12

@@ -53,6 +53,22 @@ def filled(seen: RoundView, world: World):  # type: ignore[no-untyped-def]
     return released(whole, dense=True)
 
 
+def test_sums_taken_in_another_order_cancel_but_for_rounding() -> None:
+    world = World(6)
+    updates = np.array([world.update(client) for client in WHOLE])
+    rounds = []
+    for cohort in (WHOLE, WHOLE[-2::-1]):
+        total = np.zeros_like(updates[0])
+        for client in cohort:
+            total += updates[client]  # in float32
+        rounds.append(RoundView(cohort, total=released(total, dense=False)))
+    first, second = (r.total.rows["rows"] for r in rounds if r.total is not None)
+    both = np.intersect1d(first[0], second[0], return_indices=True)
+    assert (first[1][both[1]] != second[1][both[2]]).any(axis=1).mean() > 0.2
+    leaks = by_metric(ATTACK.run(world.view(*rounds), world.truth, seed=0))
+    assert leaks["f1"].value == 1.0
+
+
 def test_dense_noise_leaves_the_prior() -> None:
     world = World(2)
     for leak in ATTACK.run(of_one_model(world, noise=1.0), world.truth, seed=0):
