@@ -28,7 +28,7 @@ from common.evaluation.score import Score
 from common.table import EmbeddingTable, FloatArray, IntArray
 
 NEIGHBORS = 10
-QUERIES = 5_000
+QUERIES = 2_000
 RESAMPLES = 1_000
 TASK = "drift"
 

@@ -109,9 +109,10 @@ def test_pure_noise_passes_its_edge_once_in_a_hundred_and_a_lower_edge_is_passed
     rng = np.random.default_rng(1)
     passed = lower = 0
     for _ in range(200):
-        values = np.linalg.eigvalsh(np.cov(rng.normal(size=(400, 20)).T))
-        passed += signal_share(values, 400) > 0
-        lower += values.max() / (np.median(values) / noise_median(20 / 399)) > (1 + math.sqrt(20 / 399)) ** 2
+        values = np.linalg.eigvalsh(np.cov(rng.normal(size=(160, 40)).T))
+        noise = np.median(values) / noise_median(40 / 159)
+        passed += signal_share(values, 160) > 0
+        lower += values.max() / noise > (1 + math.sqrt(40 / 159)) ** 2
     assert passed <= 8 and lower > 14
 
 
