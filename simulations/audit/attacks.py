@@ -10,8 +10,8 @@ import numpy as np
 
 from common.errors import EvaluationError
 from common.evaluation import leakage
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Truth, View
+from common.evaluation.leak import Leak
+from common.evaluation.view import Truth, View
 from common.families import RowFamily
 from common.table import IntArray
 from simulations.audit.families import ordinary

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from common.config import Scenario, build_scenario
 from common.errors import EvaluationError
 from common.evaluation.audit.verdict import FEWEST_CANARIES
-from common.evaluation.leakage.view import Candidates
+from common.evaluation.view import Candidates
 from common.families import AdditiveFamily
 from common.files import disk_errors
 from common.table import IntArray, RowDomain

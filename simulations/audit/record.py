@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.errors import EvaluationError
 from common.evaluation.audit import FALSE_POSITIVE_RATES, CanaryScores, Evidence, auc, true_positive_rate
 from common.evaluation.conformance import Finding
-from common.evaluation.leakage.leak import Leak
+from common.evaluation.leak import Leak
 from common.evaluation.report.audit_record import (
     AuditRecord,
     Claim,

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from common.errors import ConfigError, EvaluationError
 from common.evaluation.audit import Outcome
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Candidates, Truth, View
+from common.evaluation.leak import Leak
 from common.evaluation.report.audit_record import AuditRecord, Claim, FindingRecord
+from common.evaluation.view import Candidates, Truth, View
 from common.release import Release, load_release, verify
 from common.table import EmbeddingTable, IntArray
 from common.units import Units

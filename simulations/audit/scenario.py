@@ -16,7 +16,7 @@ from common.config import Scenario
 from common.errors import EvaluationError
 from common.evaluation.audit import CanaryScores, Outcome, Verdict, audited
 from common.evaluation.conformance import Finding
-from common.evaluation.leakage.leak import Leak
+from common.evaluation.leak import Leak
 from common.privacy.plan import PrivacyPlan
 from server.progress import Reporter
 from simulations.audit.attacks import NotRun, tried, truth_of

@@ -17,7 +17,7 @@ from client.policy import Policy
 from client.session import Session
 from common import wire
 from common.errors import FedembedError, WireError
-from common.evaluation.leakage.view import RoundView, View
+from common.evaluation.view import RoundView, View
 from common.families import AdditiveFamily
 from common.privacy.private_sum import Released
 from common.table import EmbeddingTable, FloatArray, IntArray

@@ -13,8 +13,8 @@ from common import wire
 from common.config import Scenario, build_scenario
 from common.errors import WireError
 from common.evaluation import leakage
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import RoundView, View
+from common.evaluation.leak import Leak
+from common.evaluation.view import RoundView, View
 from common.secagg.packing import unpacked
 from common.secure_terms import VALUES, phases_of
 from common.update import RowBatch, UpdateBatch

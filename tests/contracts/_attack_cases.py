@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from common.evaluation.leakage.view import Candidates, Reference, RoundView, Truth, View
+from common.evaluation.view import Candidates, Reference, RoundView, Truth, View
 from common.privacy.private_sum import Released
 from common.table import EmbeddingTable
 from common.units import Units

@@ -13,12 +13,12 @@ import pytest
 
 from common.errors import ConfigError, EvaluationError
 from common.evaluation import leakage
+from common.evaluation.leak import Leak
 from common.evaluation.leakage import SIGHTS
-from common.evaluation.leakage.leak import Leak
 from common.evaluation.leakage.links import Links
 from common.evaluation.leakage.reference_membership import ReferenceMembership
 from common.evaluation.leakage.row_support import RowSupport
-from common.evaluation.leakage.view import Question, Truth, View
+from common.evaluation.view import Question, Truth, View
 
 from ._attack_cases import blind_view, flattened, noise_view, shuffled, truth, without
 

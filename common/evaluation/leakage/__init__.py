@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from common.discovery import load_member, member_names
 from common.errors import EvaluationError
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Truth, View
+from common.evaluation.leak import Leak
+from common.evaluation.view import Truth, View
 
 CONSTANT = "ATTACK"
 SIGHTS = ("updates", "sums", "table")
@@ -41,7 +41,7 @@ class Attack(Protocol):
 
 def names() -> list[str]:
     """Names of all attacks."""
-    return [name for name in member_names(__name__) if name not in ("leak", "view")]
+    return member_names(__name__)
 
 
 def load(name: str) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 from common.errors import EvaluationError
 from common.evaluation.leakage import required
 from common.evaluation.leakage._rates import BoolVector, FloatVector
-from common.evaluation.leakage.view import Question, Truth, View
+from common.evaluation.view import Question, Truth, View
 from common.table import EmbeddingTable, FloatArray
 from common.units import Units
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import EvaluationError
+from common.evaluation.leak import Leak
 from common.evaluation.leakage import Attack
-from common.evaluation.leakage.leak import Leak
 
 FloatVector = NDArray[np.float64]
 BoolVector = NDArray[np.bool_]

@@ -13,11 +13,11 @@ from functools import cached_property
 import numpy as np
 
 from common.errors import EvaluationError
+from common.evaluation.leak import Leak
 from common.evaluation.leakage import Attack, required
 from common.evaluation.leakage._evidence import held_log_odds
 from common.evaluation.leakage._rates import BoolVector, FloatVector, auc, leak, mean_interval, ranked
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Truth, View
+from common.evaluation.view import Truth, View
 from common.table import FloatArray, IntArray
 from common.update import UpdateBatch
 

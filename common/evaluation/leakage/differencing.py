@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from common.errors import EvaluationError
+from common.evaluation.leak import Leak
 from common.evaluation.leakage import required
 from common.evaluation.leakage._evidence import CERTAIN, ROWS_OF_PADDING, touched
 from common.evaluation.leakage._rates import FloatVector
@@ -29,8 +30,7 @@ from common.evaluation.leakage._rows import (
     sum_values,
     table_of_sums,
 )
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Question, Truth, View
+from common.evaluation.view import Question, Truth, View
 
 _ROUNDING = 4e-6  # of the summands' lengths: sums are rounded to float32
 _CANCELLED = 0.01  # of the rows touched in both sums: then both are of one model; by chance hardly one row cancels

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import EvaluationError
+from common.evaluation.leak import Leak
 from common.evaluation.leakage import required
 from common.evaluation.leakage._rates import clopper_pearson, leak
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import RoundView, Truth, View
+from common.evaluation.view import RoundView, Truth, View
 from common.table import IntArray
 from common.update import UpdateBatch, squared_norms
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from common.evaluation.leak import Leak
 from common.evaluation.leakage import required
 from common.evaluation.leakage._evidence import of_any, touched
 from common.evaluation.leakage._rates import FloatVector
@@ -32,8 +33,7 @@ from common.evaluation.leakage._rows import (
     squared_of_sum,
     table_of_sums,
 )
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Question, Truth, View
+from common.evaluation.view import Question, Truth, View
 
 MISS = 0.05  # a client's own row may be missing from a round: sampled batches, subsampled words
 PRIOR_ROUNDS = 2.0  # as many rounds' worth is the popularity in the estimate of b

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import EvaluationError
+from common.evaluation.leak import Leak
 from common.evaluation.leakage import required
 from common.evaluation.leakage._inverters import INVERTERS, MOST_NAMED, Array, Pool
 from common.evaluation.leakage._rates import leak, mean_interval
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Truth, View
+from common.evaluation.view import Truth, View
 from common.table import IntArray
 from common.units import Units
 

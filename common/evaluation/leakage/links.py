@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from common.errors import EvaluationError
+from common.evaluation.leak import Leak
 from common.evaluation.leakage import required
 from common.evaluation.leakage._candidates import checked_vectors, unit_rows
 from common.evaluation.leakage._rates import (
@@ -26,8 +27,7 @@ from common.evaluation.leakage._rates import (
     ranked,
     ranked_intervals,
 )
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Question, Truth, View
+from common.evaluation.view import Question, Truth, View
 from common.table import FloatArray, IntArray
 
 METRICS = {"auc": auc, "ap": average_precision}

@@ -14,6 +14,7 @@ about membership. Rates at a low false-positive rate count, not the mean (Carlin
 
 from __future__ import annotations
 
+from common.evaluation.leak import Leak
 from common.evaluation.leakage._candidates import (
     answers,
     asked,
@@ -23,8 +24,7 @@ from common.evaluation.leakage._candidates import (
     mean_cosine,
 )
 from common.evaluation.leakage._rates import FloatVector, detection_leaks
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Question, Truth, View
+from common.evaluation.view import Question, Truth, View
 
 STATISTICS = {"cosine": mean_cosine, "loss": log_likelihood}
 

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import EvaluationError
+from common.evaluation.leak import Leak
 from common.evaluation.leakage import required
 from common.evaluation.leakage._candidates import answers, asked, checked_vectors, kept, log_likelihood
 from common.evaluation.leakage._rates import BoolVector, FloatVector, detection_leaks
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Question, Truth, View
+from common.evaluation.view import Question, Truth, View
 
 GAMMA = 1.0
 LEAST_REFERENCES = 2  # a variance needs two

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from common.errors import EvaluationError
+from common.evaluation.leak import Leak
 from common.evaluation.leakage import required
 from common.evaluation.leakage._evidence import touched
 from common.evaluation.leakage._rates import FloatVector
@@ -26,8 +27,7 @@ from common.evaluation.leakage._rows import (
     squared_of_update,
     table_of_updates,
 )
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Question, Truth, View
+from common.evaluation.view import Question, Truth, View
 
 
 class RowSupport:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import EvaluationError
+from common.evaluation.leak import Leak
 from common.evaluation.leakage import required
 from common.evaluation.leakage._evidence import CERTAIN, log_odds, of_any, touched
 from common.evaluation.leakage._rates import BoolVector, FloatVector, auc, ranked
@@ -35,8 +36,7 @@ from common.evaluation.leakage._rows import (
     squared_of_sum,
     table_of_sums,
 )
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Question, Truth, View
+from common.evaluation.view import Question, Truth, View
 
 MOST_OWNERS = 32  # owners told apart; more count as so many
 _CHUNK_ROWS = 1 << 16

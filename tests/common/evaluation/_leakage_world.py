@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import RoundView, Truth, View
+from common.evaluation.leak import Leak
+from common.evaluation.view import RoundView, Truth, View
 from common.privacy.private_sum import Released
 from common.update import RowBatch, UpdateBatch
 

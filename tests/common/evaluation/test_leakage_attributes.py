@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
 from common.errors import EvaluationError
+from common.evaluation.leak import Leak
 from common.evaluation.leakage import attributes as module
 from common.evaluation.leakage.attributes import ATTACK, FOLDS, folds_of, labelled, probe, standardised
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Truth, View
+from common.evaluation.view import Truth, View
 from common.table import EmbeddingTable
 
 ROWS, COLUMNS = 150, 12

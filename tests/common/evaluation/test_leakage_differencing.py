@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from common.errors import EvaluationError
 from common.evaluation.leakage.differencing import ATTACK, cohort_pairs
-from common.evaluation.leakage.view import RoundView, View
+from common.evaluation.view import RoundView, View
 
 from ._leakage_world import CLIENTS, ROWS, World, by_metric, released
 

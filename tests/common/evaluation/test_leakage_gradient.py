@@ -12,9 +12,9 @@ from scipy import stats
 
 from common.errors import EvaluationError
 from common.evaluation.conformance.subject import toy_plan
+from common.evaluation.leak import Leak
 from common.evaluation.leakage.gradient_inversion import ATTACK, best_match, cosines, named_rows
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import RoundView, Truth, View
+from common.evaluation.view import RoundView, Truth, View
 from common.families import LocalTraining
 from common.families import load as family_called
 from common.privacy.clipping import clip

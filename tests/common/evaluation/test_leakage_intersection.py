@@ -15,7 +15,7 @@ from common.evaluation.leakage import intersection
 from common.evaluation.leakage._evidence import CERTAIN
 from common.evaluation.leakage._rows import client_leaks, prior_odds
 from common.evaluation.leakage.intersection import ATTACK, MISS, PRIOR_ROUNDS, gain
-from common.evaluation.leakage.view import RoundView
+from common.evaluation.view import RoundView
 
 from ._leakage_world import CLIENTS, ROWS, World, by_metric
 

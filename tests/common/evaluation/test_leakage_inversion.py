@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import EvaluationError
+from common.evaluation.leak import Leak
 from common.evaluation.leakage._inverters import Pool, linear, pursuit
 from common.evaluation.leakage.inversion import ATTACK, f1_of, guessed, pool_of, trained_on
-from common.evaluation.leakage.leak import Leak
-from common.evaluation.leakage.view import Candidates, Truth, View
+from common.evaluation.view import Candidates, Truth, View
 from common.table import EmbeddingTable
 from common.units import Units
 

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from common.errors import EvaluationError
 from common.evaluation.leakage.links import ATTACK, cosines, popularity
-from common.evaluation.leakage.view import Truth, View
+from common.evaluation.view import Truth, View
 from common.table import EmbeddingTable
 
 from ._leakage_world import by_metric

@@ -15,7 +15,7 @@ from common.errors import EvaluationError
 from common.evaluation.leakage import membership, reference_membership
 from common.evaluation.leakage._candidates import WINDOW, log_likelihood, mean_cosine
 from common.evaluation.leakage.reference_membership import log_average, logit, offline, online, rmia
-from common.evaluation.leakage.view import Candidates, Reference, Truth, View
+from common.evaluation.view import Candidates, Reference, Truth, View
 from common.table import EmbeddingTable
 from common.units import Units
 

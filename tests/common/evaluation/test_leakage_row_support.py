@@ -18,7 +18,7 @@ from common.evaluation.leakage import _evidence, _rows
 from common.evaluation.leakage._evidence import held_log_odds, of_any, touched
 from common.evaluation.leakage._rows import RowGuess, f1, hits_among
 from common.evaluation.leakage.row_support import ATTACK
-from common.evaluation.leakage.view import RoundView, Truth
+from common.evaluation.view import RoundView, Truth
 from common.update import RowBatch, UpdateBatch
 
 from ._leakage_world import CLIENTS, ROWS, TABLE, WIDTH, World, by_metric, slow_f1

@@ -14,7 +14,7 @@ from common.errors import EvaluationError
 from common.evaluation.leakage import single_owner
 from common.evaluation.leakage._evidence import held_log_odds
 from common.evaluation.leakage.single_owner import ATTACK, alone
-from common.evaluation.leakage.view import RoundView, Truth
+from common.evaluation.view import RoundView, Truth
 
 from ._leakage_world import ROWS, WIDTH, World, by_metric, released
 
