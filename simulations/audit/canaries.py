@@ -6,7 +6,7 @@ mechanism (Nasr et al. 2023; Steinke et al. 2023). Designs (notes of the field: 
 
 * ``dedicated``: one number of one row of the first table;
 * ``split``: one number of a row of every table and a direction in every dense array, clipped jointly: sees noise that
-  is missing in one of them, and clips that are not joint;
+  is missing in one of them (its arrays are also looked at one by one), and clips that are not joint;
 * ``alternating``: as ``dedicated``, with the sign of the round: sees noise that is used again.
 
 Every canary asks for ten times the clip, so that a clip which is left out is seen.
@@ -83,36 +83,39 @@ class Canaries:
             rows[spec.name] = RowBatch(offsets, self.rows[chosen[touching]], values)
         return UpdateBatch(count, rows, dense)
 
-    def projections(self, released: Released, round_number: int) -> NDArray[np.float64]:
-        """How much of each canary a sum seems to hold, in clips: 1 (or 0) plus noise. Shape (m,).
+    def shares(self, round_number: int) -> NDArray[np.float64]:
+        """How much of each canary, of length 1 once it is clipped, lies in each array; shape (arrays, m)."""
+        everyone = np.arange(len(self))
+        whole = OVER_NORM * self.l2_clip_norm
+        return np.array([self._weights(everyone, spec, round_number) / whole for spec in self.specs])
 
-        A table that came as few rows holds zero elsewhere.
+    def projections(self, released: Released, round_number: int) -> NDArray[np.float64]:
+        """How much of each canary every array of a sum seems to hold, in clips: its share or 0, plus noise.
+
+        A table that came as few rows holds zero elsewhere. Shape (arrays, m), in the order of ``specs``.
         """
-        everyone, found = np.arange(len(self)), np.zeros(len(self))
-        for spec in self.specs:
-            weights = self._weights(everyone, spec, round_number) / (OVER_NORM * self.l2_clip_norm)
+        everyone, shares = np.arange(len(self)), self.shares(round_number)
+        found = np.zeros(shares.shape)
+        for a, spec in enumerate(self.specs):
             if not spec.is_table:
                 value = released.dense.get(spec.name)
-                if value is not None and weights.any():
-                    found += weights * (self._directions(everyone, spec) @ value.reshape(-1).astype(np.float64))
-                continue
-            if spec.name in released.rows:
-                seen = _read(released.rows[spec.name], self.rows, self._columns(everyone, spec))
-                found += weights * seen
+                if value is not None and shares[a].any():
+                    found[a] = self._directions(everyone, spec) @ value.reshape(-1).astype(np.float64)
+            elif spec.name in released.rows:
+                found[a] = _read(released.rows[spec.name], self.rows, self._columns(everyone, spec))
         return found / self.l2_clip_norm
 
-    def traces(self, batch: UpdateBatch, places: IntArray, chosen: IntArray, round_number: int) -> NDArray[np.float64]:
-        """As ``projections``, of canary ``chosen[k]`` in contribution ``places[k]`` of a batch, one number each."""
-        found = np.zeros(len(chosen))
-        for spec in self.specs:
-            weights = self._weights(chosen, spec, round_number) / (OVER_NORM * self.l2_clip_norm)
+    def traces(self, batch: UpdateBatch, places: IntArray, chosen: IntArray) -> NDArray[np.float64]:
+        """As ``projections``, of canary ``chosen[k]`` in contribution ``places[k]`` of a batch. Shape (arrays, k)."""
+        found = np.zeros((len(self.specs), len(chosen)))
+        for a, spec in enumerate(self.specs):
             if not spec.is_table:
                 value = batch.dense[spec.name].reshape(batch.count, -1)[places]
-                found += weights * np.einsum("kd,kd->k", value, self._directions(chosen, spec), dtype=np.float64)
+                found[a] = np.einsum("kd,kd->k", value, self._directions(chosen, spec), dtype=np.float64)
             elif spec.name in batch.rows:
                 table, rows = batch.rows[spec.name], spec.shape[0]
                 keys, wanted = table.owners * rows + table.ids, places * rows + self.rows[chosen]
-                found += weights * _read((keys, table.values), wanted, self._columns(chosen, spec))
+                found[a] = _read((keys, table.values), wanted, self._columns(chosen, spec))
         return found / self.l2_clip_norm
 
     def supports(self, released: Released) -> NDArray[np.float64]:

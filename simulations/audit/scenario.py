@@ -18,14 +18,16 @@ from common.evaluation.audit import CanaryScores, Outcome, Verdict, audited
 from common.evaluation.conformance import Finding
 from common.evaluation.leak import Leak
 from common.privacy.plan import PrivacyPlan
+from common.table import IntArray
 from server.progress import Reporter
 from simulations.audit.attacks import NotRun, tried, truth_of
-from simulations.audit.canaries import DESIGNS
+from simulations.audit.canaries import DESIGNS, Canaries
 from simulations.audit.planting import Planted, plant, unprotected
 from simulations.audit.watching import Watched, watch
 from simulations.conformance import conformance
 
 CANARIES = 1000
+MOST_APART = 8  # arrays that are looked at one by one: every test takes its share of the error rate
 _SEED_BITS = 53  # what every reader of JSON keeps whole
 
 
@@ -157,14 +159,14 @@ def _of_claim(leak: Leak, plan: PrivacyPlan) -> Leak:
 def _verdicts(planted: Planted, watched: Watched, scenario: Scenario) -> Iterator[ViewVerdict]:
     plan = claimed_plan(planted, scenario)
     shown = [("sums", observer, watched.sums) for observer in ("coordinator", "other_clients")]
-    shown.append(("table", "public", watched.table[None]))
+    shown.append(("table", "public", watched.table))
     if watched.updates is not None:
         shown.insert(0, ("updates", "coordinator", watched.updates))
-    for view, observer, traces in shown:
+    for view, observer, parts in shown:
         epsilon = plan.epsilon(observer)
         if not np.isfinite(epsilon):
             continue  # nothing is claimed against whoever sees this
-        scores = tuple(scores_of(planted, watched, view, traces.sum(axis=0)))
+        scores = tuple(scores_of(planted, watched, view, parts))
         if scores:
             verdict = audited(scores, claimed_epsilon=epsilon, delta=plan.delta, test_mode=plan.test_mode)
         else:
@@ -174,17 +176,30 @@ def _verdicts(planted: Planted, watched: Watched, scenario: Scenario) -> Iterato
         yield ViewVerdict(view, observer, epsilon, plan.delta, scores, verdict)
 
 
-def scores_of(planted: Planted, watched: Watched, view: str, total: NDArray[np.float64]) -> Iterator[CanaryScores]:
+def scores_of(planted: Planted, watched: Watched, view: str, parts: NDArray[np.float64]) -> Iterator[CanaryScores]:
     """Scores of every design that left any trace: rows that no round selected hold the same number for all.
 
     Args:
-        total: shape (m,), trace of each canary over all rounds.
+        parts: shape (arrays, m), trace of each canary in every array over all rounds; one array where they were mixed.
     """
     canaries = planted.canaries
+    shares = canaries.shares(1) if len(parts) == len(canaries.specs) else np.ones((1, len(canaries)))
     for name in DESIGNS:
         chosen = canaries.of_design(name)
         cancelled = view == "table" and name == "alternating"  # its signs cancel in what is left
-        if len(chosen) and not cancelled and np.ptp(total[chosen]) > 0:
-            yield CanaryScores(total[chosen], canaries.included[chosen], name, view)
-    if view == "sums" and np.ptp(watched.supports) > 0:
-        yield CanaryScores(watched.supports.sum(axis=0), canaries.included, "support", view)
+        if len(chosen) and not cancelled:
+            total = (shares * parts)[:, chosen].sum(axis=0)
+            yield from _scored(canaries, chosen, total, (name, view))
+    if 1 < len(parts) <= MOST_APART:
+        split = canaries.of_design("split")
+        for spec, part in zip(canaries.specs, parts, strict=True):
+            yield from _scored(canaries, split, part[split], (f"split, {spec.name} alone", view))
+    if view == "sums":
+        yield from _scored(canaries, np.arange(len(canaries)), watched.supports.sum(axis=0), ("support", view))
+
+
+def _scored(
+    canaries: Canaries, chosen: IntArray, total: NDArray[np.float64], told: tuple[str, str]
+) -> Iterator[CanaryScores]:
+    if np.ptp(total) > 0:
+        yield CanaryScores(total, canaries.included[chosen], *told)

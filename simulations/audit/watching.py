@@ -26,6 +26,7 @@ from common.work import Work
 from server.progress import Reporter
 from server.rounds import Exchange
 from server.run import FederatedRun
+from simulations.audit.canaries import Canaries
 from simulations.audit.planting import Planted
 from simulations.engine import InProcessGrid
 from simulations.federation import GivenStore
@@ -38,11 +39,12 @@ class Watched:
     """What an audited run showed.
 
     Attributes:
-        sums: shape (rounds, m), how much of each canary the sum of each round held, in clips.
+        sums: shape (arrays, m), how much of each canary the sums of all rounds held in every array, in clips; where a
+            canary alternates, its signs are taken back.
         supports: shape (rounds, m), 1 where its row came at all.
-        updates: shape (rounds, m), the same as ``sums`` of the one update that would hold it; ``None`` where the
-            coordinator sees no single update.
-        table: shape (m,), trace of each canary in the final parameters.
+        updates: the same of the one update of each round that would hold it; ``None`` where the coordinator sees no
+            single update.
+        table: shape (arrays, m), trace of each canary in the final parameters; one array where columns were mixed.
         view: what attacks on the real clients may look at; rows of canaries are cut off.
     """
 
@@ -62,6 +64,7 @@ class _Notes:
     sums: list[NDArray[np.float64]] = field(default_factory=list)
     supports: list[NDArray[np.float64]] = field(default_factory=list)
     updates: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    updates_seen: bool = False
     rounds: list[RoundView] = field(default_factory=list)
     participants: list[IntArray] = field(default_factory=list)
     kept: list[tuple[IntArray, UpdateBatch]] = field(default_factory=list)
@@ -69,7 +72,7 @@ class _Notes:
     def round_left(self, number: int, released: Released) -> None:
         """The coordinator has the sum of a round."""
         canaries, rows = self.planted.canaries, self.planted.real_rows
-        self.sums.append(canaries.projections(released, number))
+        self.sums.append(canaries.projections(released, number) * _signs(canaries, number))
         self.supports.append(canaries.supports(released))
         seen = np.unique(np.concatenate([np.empty(0, np.int64), *self.participants]))
         if not len(seen) and self.planted.work.plan.sampling == "full":
@@ -102,12 +105,14 @@ class _Notes:
 
     def _of_canaries(self, clients: IntArray, batch: UpdateBatch) -> None:
         """Each canary's trace in the update of the client that would hold it."""
-        found = self.updates.setdefault(self.round, np.full(len(self.planted.canaries), np.nan))
+        canaries = self.planted.canaries
+        found = self.updates.setdefault(self.round, np.zeros((len(canaries.specs), len(canaries))))
         holder = np.full(int(self.planted.clients_of.max()) + 1, -1, np.int64)
         holder[clients[clients < len(holder)]] = np.flatnonzero(clients < len(holder))
         places = holder[self.planted.clients_of]
         chosen = np.flatnonzero(places >= 0)
-        found[chosen] = self.planted.canaries.traces(batch, places[chosen], chosen, self.round)
+        self.updates_seen |= bool(len(chosen))
+        found[:, chosen] = canaries.traces(batch, places[chosen], chosen) * _signs(canaries, self.round)[:, chosen]
 
 
 class _Quiet:
@@ -173,11 +178,10 @@ def _watched(notes: _Notes, work: Work, final: dict[str, FloatArray]) -> Watched
         view_table = EmbeddingTable(main.keys[:rows], main.vectors[:rows])
     prior = np.ones(rows) if work.domain is None else work.domain.probabilities[:rows]
     before = next(iter(planted.work.family.export(start, work.domain, work.options).values()), None)
-    shown = {number: found for number, found in notes.updates.items() if np.isfinite(found).any()}
     return Watched(
-        sums=np.array(notes.sums),
+        sums=np.sum(notes.sums, axis=0),
         supports=np.array(notes.supports),
-        updates=np.array([np.nan_to_num(found) for found in shown.values()]) if shown else None,
+        updates=np.sum(list(notes.updates.values()), axis=0) if notes.updates_seen else None,
         table=_traces(planted, final, start, main),
         view=View(
             clients=planted.real_clients,
@@ -189,13 +193,18 @@ def _watched(notes: _Notes, work: Work, final: dict[str, FloatArray]) -> Watched
     )
 
 
+def _signs(canaries: Canaries, number: int) -> NDArray[np.float64]:
+    """-1 in the rounds in which a canary's sign is turned; shape (1, m)."""
+    return np.where(canaries.shares(number).sum(axis=0) < 0, -1.0, 1.0)[None]
+
+
 def _traces(
     planted: Planted, final: dict[str, FloatArray], start: dict[str, FloatArray], main: EmbeddingTable | None
 ) -> NDArray[np.float64]:
     """Trace of each canary in the final parameters: along its direction, or by length where columns were mixed."""
     canaries = planted.canaries
     if isinstance(planted.work.family, AdditiveFamily) and main is not None:
-        return np.linalg.norm(main.vectors[canaries.rows].astype(np.float64), axis=1)
+        return np.linalg.norm(main.vectors[canaries.rows].astype(np.float64), axis=1)[None]
     moved = {name: final[name] - value for name, value in start.items()}
     tables: dict[str, tuple[IntArray | None, FloatArray]] = {}
     tables |= {spec.name: (None, moved[spec.name]) for spec in canaries.specs if spec.is_table}

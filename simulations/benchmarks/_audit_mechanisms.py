@@ -90,8 +90,8 @@ def audit(
         planted = _longer(planted, mechanism.rounds)
     with _installed(mechanism.patches):
         seen = watch(planted)
-    views = {"sums": seen.sums.sum(axis=0), "table": seen.table}
-    verdicts = {view: _verdict(planted, seen, view, total, epsilon) for view, total in views.items()}
+    views = {"sums": seen.sums, "table": seen.table}
+    verdicts = {view: _verdict(planted, seen, view, parts, epsilon) for view, parts in views.items()}
     return Audited(
         sums=_bound(verdicts["sums"], ONE_RUN_FDP),
         table=_bound(verdicts["table"], ONE_RUN_FDP),
@@ -109,8 +109,8 @@ def _longer(planted: Planted, times: int) -> Planted:
     return dataclasses.replace(planted, work=dataclasses.replace(work, scenario=longer, plan=plan))
 
 
-def _verdict(planted: Planted, seen: Watched, view: str, total: NDArray[np.float64], epsilon: float) -> Verdict:
-    scores = tuple(scores_of(planted, seen, view, total))
+def _verdict(planted: Planted, seen: Watched, view: str, parts: NDArray[np.float64], epsilon: float) -> Verdict:
+    scores = tuple(scores_of(planted, seen, view, parts))
     return audited(scores, claimed_epsilon=epsilon, delta=DELTA)
 
 
