@@ -12,8 +12,8 @@ from simulations.commands.exit_codes import exit_codes
 # What somebody wants, and the commands for it; a command that is not named here stands in the last group.
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Train": ("simulate", "plan"),
-    "Test a claim": ("conformance",),
-    "Look into a release": ("verify", "report", "neighbors", "evaluate", "export"),
+    "Test a claim": ("audit", "conformance"),
+    "Look into a release": ("verify", "report", "neighbors", "evaluate", "compare", "export"),
     "Agree who takes part": ("roster",),
     "Find out": ("list", "doctor", "ledger"),
 }

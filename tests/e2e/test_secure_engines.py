@@ -61,6 +61,7 @@ def test_ray_gives_the_same_table(data: Path, in_process: np.ndarray, tmp_path: 
     np.testing.assert_allclose(vectors(tmp_path), in_process, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.deployment
 def test_sites_of_a_roster_give_the_same_table(data: Path, in_process: np.ndarray, tmp_path: Path) -> None:
     organiser = Identity.fresh(os.urandom)
     identities = {name: Identity.fresh(os.urandom) for name in SITES}
