@@ -202,6 +202,7 @@ def _silent(cap: float, factor: float | None) -> Evidence:
         right=70,
         cap=cap,
         strength=1.0,
+        supplementary=False,
         smallest_factor=factor,
         best_attainable=1.2,
     )

@@ -58,7 +58,7 @@ def default_out(scenario: str | Path | None, resolved: Scenario) -> Path:
 
 
 def audit_out(scenario: str | Path | None, resolved: Scenario) -> Path:
-    """Folder of an audit without ``--out``."""
+    """Folder for the record of an audit without ``--out``."""
     run = default_out(scenario, resolved)
     return run.with_name(f"audit-{run.name}")
 
@@ -110,16 +110,14 @@ def plan(scenario: str | Path | Scenario | None = None, *, overrides: Sequence[s
 def audit(
     scenario: str | Path | Scenario | None = None,
     *,
-    out: str | Path | None = None,
     overrides: Sequence[str] = (),
     canaries: int = 1000,
     seed: int | None = None,
     reporter: Reporter | None = None,
 ) -> AuditRecord:
-    """Train a scenario with canaries, attack it and judge its claim; nothing is written but encoded clients.
+    """Train a scenario with canaries, attack it and judge its claim; nothing is written.
 
     Args:
-        out: where encoded clients are kept; by default ``fedembed-runs/audit-<name>-<digest>``.
         canaries: how many are planted of every design.
         seed: of who is planted; by default from the operating system.
 
@@ -132,8 +130,7 @@ def audit(
 
     resolved = _resolved(scenario, overrides)
     name = scenario if isinstance(scenario, (str, Path)) else None
-    folder = Path(out) if out is not None else audit_out(name, resolved)
-    result = audit_scenario(resolved, folder, reporter=reporter or Silent(), canaries=canaries, seed=seed)
+    result = audit_scenario(resolved, reporter=reporter or Silent(), canaries=canaries, seed=seed)
     return record_of(result, str(name or DEFAULT_SCENARIO))
 
 

@@ -7,7 +7,8 @@ mechanism (Nasr et al. 2023; Steinke et al. 2023). Designs (notes of the field: 
 * ``dedicated``: one number of one row of the first table;
 * ``split``: one number of a row of every table and a direction in every dense array, clipped jointly: sees noise that
   is missing in one of them (its arrays are also looked at one by one), and clips that are not joint;
-* ``alternating``: as ``dedicated``, with the sign of the round: sees noise that is used again.
+* ``alternating``: as ``dedicated``, with a sign that turns from round to round, in another pattern (Walsh's) for each:
+  sees noise that is used again, after whatever number of rounds.
 
 Every canary asks for ten times the clip, so that a clip which is left out is seen.
 """
@@ -41,6 +42,7 @@ class Canaries:
         first_row: number of the first row that is no real record's.
         per_row: canaries that share a row, one column each; 1 where the rows themselves must tell them apart.
         l2_clip_norm: what the mechanism clips to.
+        rounds: of the run.
     """
 
     included: NDArray[np.bool_]
@@ -49,6 +51,7 @@ class Canaries:
     first_row: int
     per_row: int
     l2_clip_norm: float
+    rounds: int = 2
 
     def __len__(self) -> int:
         return len(self.included)
@@ -119,18 +122,28 @@ class Canaries:
         return found / self.l2_clip_norm
 
     def supports(self, released: Released) -> NDArray[np.float64]:
-        """1 where a canary's row of the first table came at all, else 0. Shape (m,)."""
-        ids = released.rows[self.tables[0].name][0] if self.tables else None
-        return np.ones(len(self)) if ids is None else np.isin(self.rows, ids).astype(np.float64)
+        """In how many tables a canary's row came at all. Shape (m,)."""
+        found = np.zeros(len(self))
+        for spec in self.tables:
+            ids = released.rows[spec.name][0] if spec.name in released.rows else np.empty(0, np.int64)
+            found += 1.0 if ids is None else np.isin(self.rows, ids)
+        return found
 
     def _weights(self, chosen: IntArray, spec: ParameterSpec, round_number: int) -> NDArray[np.float64]:
         """Length of each canary's contribution to an array, before the clip."""
         whole = OVER_NORM * self.l2_clip_norm
         design = self.design[chosen]
         first = spec.name == (self.tables[0].name if self.tables else self.specs[0].name)
-        sign = np.where((design == 2) & (round_number % 2 == 0), -1.0, 1.0)
+        sign = np.where((design == 2) & self._turned(chosen, round_number), -1.0, 1.0)
         split = whole / np.sqrt(len(self.specs))
         return np.where(design == 1, split, whole * sign if first else 0.0)
+
+    def _turned(self, chosen: IntArray, round_number: int) -> NDArray[np.bool_]:
+        """Whether an alternating canary's sign is turned: Walsh's function number p, 1 or more, at the round."""
+        bits = max(1, (self.rounds - 1).bit_length())
+        pattern = 1 + np.asarray(chosen, dtype=np.int64) % (2**bits - 1)
+        both = pattern & (round_number - 1)
+        return sum((both >> bit) & 1 for bit in range(bits)) % 2 == 1
 
     def _columns(self, chosen: IntArray, spec: ParameterSpec) -> IntArray:
         return np.asarray(chosen, dtype=np.int64) % (self.per_row if self.per_row > 1 else spec.shape[1])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Scenario, build_scenario
-from common.errors import EvaluationError
+from common.errors import EvaluationError, UsageError
 from common.evaluation.audit.verdict import FEWEST_CANARIES
 from common.evaluation.view import Candidates
 from common.families import AdditiveFamily
@@ -69,6 +69,8 @@ def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed
     Raises:
         FedembedError: the scenario or its data cannot be used; or no canary can be planted there.
     """
+    if seed < 0:
+        raise UsageError(f"the seed of an audit must not be negative, as {seed} is")
     if count < FEWEST_CANARIES:
         raise EvaluationError(
             f"{count} canaries a design are fewer than the {FEWEST_CANARIES} that a verdict needs",
@@ -91,7 +93,7 @@ def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed
     domain = None if base.domain is None else _extended(base.domain, -(-count // per_row))
     work = work_for(_with_room(scenario, len(store), len(names), masked=masked), domain)
     canaries = Canaries(
-        included, design, work.update_specs, len(base.domain or ()), per_row, l2_clip_norm=_clip_of(work)
+        included, design, work.update_specs, len(base.domain or ()), per_row, _clip_of(work), work.plan.rounds
     )
     return Planted(
         work,

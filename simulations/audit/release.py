@@ -22,6 +22,7 @@ from simulations.audit.attacks import NotRun, tried
 from simulations.audit.record import NOT_COVERED, identity, leak_records, not_run_records
 
 INVERTED = 200  # bags of rows that the inverter is tried on
+FEWEST_PAIRS = 20  # linked, and as many not linked: fewer give a number that looks like one
 BAG = 8  # rows of a bag
 NO_CANARIES = (
     "No canaries were in the training data of this release, so nothing is shown about its noise: "
@@ -118,26 +119,35 @@ def _bags(table: EmbeddingTable, seed: int) -> Candidates:
 
 def _labels(table: EmbeddingTable, path: Path) -> dict[int, int]:
     numbers: dict[str, int] = {}
-    found = {}
+    found: dict[int, int] = {}
     for key, label in _fields(path, 2):
+        number = numbers.setdefault(label, len(numbers))
+        if not label.strip() or found.get(table.row_of.get(key, -1), number) != number:
+            raise EvaluationError(f"{path}: {key!r} has no label, or two")
         if key in table.row_of:
-            found[table.row_of[key]] = numbers.setdefault(label, len(numbers))
+            found[table.row_of[key]] = number
     if not found:
         raise EvaluationError(f"{path} labels no key of the table")
     return found
 
 
 def _links(table: EmbeddingTable, path: Path) -> tuple[IntArray, NDArray[np.bool_]]:
-    pairs, linked = [], []
+    answers: dict[tuple[int, int], bool] = {}
     for left, right, answer in _fields(path, 3):
         if answer not in ("0", "1"):
             raise EvaluationError(f"{path}: the third field must be 0 or 1, not {answer!r}")
         if left in table.row_of and right in table.row_of:
-            pairs.append((table.row_of[left], table.row_of[right]))
-            linked.append(answer == "1")
-    if not pairs:
-        raise EvaluationError(f"{path} holds no pair of keys of the table")
-    return np.array(pairs, dtype=np.int64), np.array(linked, dtype=bool)
+            rows = sorted((table.row_of[left], table.row_of[right]))
+            pair, told = (rows[0], rows[1]), answer == "1"
+            if left == right or answers.setdefault(pair, told) != told:
+                raise EvaluationError(f"{path}: {left!r} and {right!r} are one key, or linked and not linked")
+    linked = np.array(list(answers.values()), dtype=bool)
+    if min(int(linked.sum()), int((~linked).sum())) < FEWEST_PAIRS:
+        raise EvaluationError(
+            f"{path} holds {len(answers)} pairs of keys of the table, {int(linked.sum())} of them linked",
+            remedy=f"Give {FEWEST_PAIRS} of either kind or more.",
+        )
+    return np.array(list(answers), dtype=np.int64), linked
 
 
 def _fields(path: Path, count: int) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from common.table import IntArray
 from server.progress import Reporter
 from simulations.audit.attacks import NotRun, tried, truth_of
 from simulations.audit.canaries import DESIGNS, Canaries
+from simulations.audit.expected import claimed_stddev, noise_of_those_left_out
 from simulations.audit.planting import Planted, plant, unprotected
 from simulations.audit.watching import Watched, watch
 from simulations.conformance import conformance
@@ -92,12 +94,11 @@ class AuditResult:
 
 
 def audit_scenario(
-    scenario: Scenario, out: Path, *, reporter: Reporter, canaries: int = CANARIES, seed: int | None = None
+    scenario: Scenario, *, reporter: Reporter, canaries: int = CANARIES, seed: int | None = None
 ) -> AuditResult:
-    """Train ``scenario`` with canaries, train it again without protection, and compare.
+    """Train ``scenario`` with canaries, train it again without protection, and compare. The data are read anew.
 
     Args:
-        out: where encoded clients are kept; nothing else of the runs is.
         canaries: how many are planted of every design.
         seed: of who is planted and left out; from the operating system where none is given, so that nobody can choose
             it after the fact. It is written into the result.
@@ -111,13 +112,14 @@ def audit_scenario(
             "mode 'none' claims nothing, so there is nothing to audit", remedy="Set privacy.mode and epsilon."
         )
     chosen = secrets.randbits(_SEED_BITS) if seed is None else seed
-    reporter.preparing("planting canaries")
-    planted = plant(scenario, out, reporter, count=canaries, seed=chosen)
-    watched = watch(planted, reporter)
+    with tempfile.TemporaryDirectory() as name:  # clients that an earlier audit encoded may be out of date
+        reporter.preparing("planting canaries")
+        planted = plant(scenario, Path(name), reporter, count=canaries, seed=chosen)
+        watched = watch(planted, reporter)
+        reporter.preparing("training once more without protection, for the attacks' control")
+        control = plant(unprotected(scenario), Path(name), reporter, count=canaries, seed=chosen)
+        unprotected_view = watch(control, reporter).view
     views = tuple(_verdicts(planted, watched, scenario))
-    reporter.preparing("training once more without protection, for the attacks' control")
-    control = plant(unprotected(scenario), out, reporter, count=canaries, seed=chosen)
-    unprotected_view = watch(control, reporter).view
     reporter.preparing("attacking both")
     leaks, not_run = tried(watched.view, unprotected_view, truth_of(planted))
     reporter.preparing("conformance")
@@ -128,7 +130,7 @@ def audit_scenario(
         views=views,
         leaks=tuple(_of_claim(leak, plan) for leak in leaks),
         not_run=tuple(not_run),
-        findings=tuple(conformance(scenario)),
+        findings=(*conformance(scenario), *noise_of_those_left_out(planted, watched)),
         settings={
             "canaries": len(planted.canaries),
             "included": int(planted.canaries.included.sum()),
@@ -189,17 +191,34 @@ def scores_of(planted: Planted, watched: Watched, view: str, parts: NDArray[np.f
         cancelled = view == "table" and name == "alternating"  # its signs cancel in what is left
         if len(chosen) and not cancelled:
             total = (shares * parts)[:, chosen].sum(axis=0)
-            yield from _scored(canaries, chosen, total, (name, view))
+            yield from _scored(canaries, chosen, total, CanaryKind(name, view, claimed_stddev(planted, view)))
     if 1 < len(parts) <= MOST_APART:
         split = canaries.of_design("split")
         for spec, part in zip(canaries.specs, parts, strict=True):
-            yield from _scored(canaries, split, part[split], (f"split, {spec.name} alone", view))
+            yield from _scored(canaries, split, part[split], CanaryKind(f"split, {spec.name} alone", view))
     if view == "sums":
-        yield from _scored(canaries, np.arange(len(canaries)), watched.supports.sum(axis=0), ("support", view))
+        everyone, support = np.arange(len(canaries)), watched.supports.sum(axis=0)
+        yield from _scored(canaries, everyone, support, CanaryKind("support", view))
+
+
+@dataclass(frozen=True)
+class CanaryKind:
+    """Which canaries, seen where; ``claimed_stddev`` is ``None`` for designs that only add alarms."""
+
+    design: str
+    view: str
+    claimed_stddev: float | None = None
 
 
 def _scored(
-    canaries: Canaries, chosen: IntArray, total: NDArray[np.float64], told: tuple[str, str]
+    canaries: Canaries, chosen: IntArray, total: NDArray[np.float64], kind: CanaryKind
 ) -> Iterator[CanaryScores]:
     if np.ptp(total) > 0:
-        yield CanaryScores(total, canaries.included[chosen], *told)
+        yield CanaryScores(
+            total,
+            canaries.included[chosen],
+            kind.design,
+            kind.view,
+            claimed_stddev=kind.claimed_stddev,
+            supplementary=kind.claimed_stddev is None,
+        )

@@ -80,7 +80,7 @@ def _rows(mechanism: trial.Mechanism, epsilon: float, found: list[trial.Audited]
 
 def _times(folder: Path) -> Iterator[Row]:
     started = time.monotonic()
-    result = audit_scenario(find_scenario(None), folder / "default", reporter=Silent())
+    result = audit_scenario(find_scenario(None), reporter=Silent())
     yield at_most("audit of the default scenario, seconds", time.monotonic() - started, MOST_AUDIT_S)
     yield at_most("default scenario: violations", float(result.outcome[0] == "VIOLATION FOUND"), 0)
     bench = Bench()

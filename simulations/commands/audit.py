@@ -24,10 +24,10 @@ def audit(
     *,
     settings: SetOption = None,
     canaries: Annotated[
-        int, typer.Option("--canaries", metavar="N", show_default=False, help="How many of each design (1000).")
-    ] = 1000,
+        int | None, typer.Option("--canaries", metavar="N", show_default=False, help="How many of each design (1000).")
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Of who is planted; by default drawn secretly.")
+        int | None, typer.Option("--seed", metavar="N", min=0, help="Of who is planted; by default drawn secretly.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for audit.json and the page.")
@@ -52,12 +52,17 @@ def audit(
 
     Example: fedembed audit my_scenario.toml --out audits/first
     """
-    from common.errors import ConformanceError
+    from common.errors import ConformanceError, UsageError
 
     if target is not None and Path(target).is_dir():
+        if settings or canaries is not None:
+            raise UsageError("--set and --canaries belong to the audit of a scenario", remedy="Leave them out.")
         record, folder = _of_release(Path(target), out, labels=labels, links=links, seed=seed or 0)
     else:
-        record, folder = _of_scenario(target, settings, out, canaries=canaries, seed=seed, json_output=json_output)
+        if labels or links:
+            raise UsageError("--labels and --links belong to the audit of a release", remedy="Name a release's folder.")
+        planted = 1000 if canaries is None else canaries
+        record, folder = _of_scenario(target, settings, out, canaries=planted, seed=seed, json_output=json_output)
     _write(record, folder)
     if json_output:
         emit_json({"audit": folder / RECORD, "page": folder / PAGE, "record": record.model_dump(mode="json")})
@@ -96,9 +101,7 @@ def _of_scenario(
     folder = out if out is not None else runs.audit_out(target, runs.find_scenario(target, settings or []))
     telling = reporter(json_output=json_output)
     try:
-        record = runs.audit(
-            target, out=folder, overrides=settings or [], canaries=canaries, seed=seed, reporter=telling
-        )
+        record = runs.audit(target, overrides=settings or [], canaries=canaries, seed=seed, reporter=telling)
     finally:
         telling.done()
     return record, folder

@@ -148,22 +148,20 @@ def test_noise_that_is_too_small_is_found(factor: float, tmp_path: Path, monkeyp
     broken = type("Broken", (), {"name": "gaussian", "event": gaussian.MECHANISM.event})()
     broken.add_noise = lambda arrays, stddev, source: honest(arrays, stddev * factor + 1e-6, source)
     monkeypatch.setattr(gaussian, "MECHANISM", broken)
-    found = audits.audit_scenario(
-        CASES["statistics of records, central"], tmp_path, reporter=Silent(), canaries=400, seed=5
-    )
+    found = audits.audit_scenario(CASES["statistics of records, central"], reporter=Silent(), canaries=400, seed=5)
     assert found.outcome[0] is Outcome.VIOLATION_FOUND
 
 
 def test_a_run_in_seeded_test_mode_gets_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few(monkeypatch)
     seeded = scenario(SPECTRAL, "record", "central", privacy={"test_mode": True})
-    outcome, reason = audits.audit_scenario(seeded, tmp_path, reporter=Silent(), canaries=CANARIES, seed=5).outcome
+    outcome, reason = audits.audit_scenario(seeded, reporter=Silent(), canaries=CANARIES, seed=5).outcome
     assert outcome is Outcome.INCONCLUSIVE and "seed" in reason
 
 
 def test_what_cannot_be_audited_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="claims nothing"):
-        audits.audit_scenario(unprotected(CASES["whole clients, central"]), tmp_path, reporter=Silent())
+        audits.audit_scenario(unprotected(CASES["whole clients, central"]), reporter=Silent())
     with pytest.raises(EvaluationError, match="fewer than"):
         plant(CASES["whole clients, central"], tmp_path, Silent(), count=99, seed=0)
 

@@ -82,11 +82,16 @@ def test_bad_input_has_a_clear_answer(
 def test_labels_and_links_that_do_not_fit_are_refused(
     release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    key, other, *_ = next((release / "tables").glob("*.keys.txt")).read_text().split()
     for option, text, says in (
         ("--labels", "a\tb\tc\n", "expected 2 fields"),
         ("--labels", "nobody\tred\n", "labels no key"),
         ("--links", "a\tb\t2\n", "0 or 1"),
-        ("--links", "a\tb\t1\n", "no pair"),
+        ("--links", "a\tb\t1\n", "0 of them linked"),
+        ("--links", f"{key}\t{key}\t1\n", "one key"),
+        ("--links", f"{key}\t{other}\t1\n{other}\t{key}\t0\n", "linked and not linked"),
+        ("--labels", f"{key}\tred\n{key}\tblue\n", "or two"),
+        ("--labels", f"{key}\t \n", "no label"),
     ):
         path = tmp_path / "answers.tsv"
         path.write_text(text)
@@ -103,3 +108,16 @@ def test_an_altered_release_is_no_evidence(release: Path, tmp_path: Path) -> Non
     certificate = copy / "certificate.json"
     certificate.write_text(certificate.read_text().replace('"delta"', '"Delta"', 1))
     assert main(["audit", str(copy), "--out", str(tmp_path / "a")]) in (9, 16)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--labels", "x"], ["--links", "x"], ["--seed", "-1"], ["--canaries", "many"]],
+)
+def test_options_that_do_not_belong_to_a_scenario_are_refused(arguments: list[str], scenario: Path) -> None:
+    assert main(["audit", str(scenario), *arguments]) == 2
+
+
+@pytest.mark.parametrize("arguments", [["--canaries", "300"], ["--set", "privacy.epsilon=1"]])
+def test_options_that_do_not_belong_to_a_release_are_refused(arguments: list[str], release: Path) -> None:
+    assert main(["audit", str(release), *arguments]) == 2

@@ -31,6 +31,10 @@ class CanaryScores:
         view: what was seen (``all sums``, ``final table``).
         noise_stddev: standard deviation of the noise in a score, measured apart from the canaries; ``None`` where it is
             not known. Where the scores contradict it they are believed.
+        claimed_stddev: what it is if the mechanism is as claimed; infinite where nobody can tell. Only with it is the
+            strength of canaries right that sampling weakens: noise that is too small would pass for strong canaries.
+            Where it is ``None``, their own spread is taken, which suits canaries that take part in every release.
+        supplementary: whether the design only adds alarms: its silence is not counted on.
 
     Raises:
         EvaluationError: shapes that differ, one kind of canary alone, answers that no fair coin gives, scores that are
@@ -42,6 +46,8 @@ class CanaryScores:
     design: str
     view: str
     noise_stddev: float | None = None
+    claimed_stddev: float | None = None
+    supplementary: bool = False
 
     def __post_init__(self) -> None:
         scores, included = as_scored(self.scores, self.included)
@@ -67,6 +73,7 @@ class Evidence:
         alpha: the test's own error rate, after its share of the whole was taken.
         rejects: whether the bound exceeds the claim.
         canaries: how many there are.
+        supplementary: whether its silence is not counted on.
         guesses, right: of a one-run test; ``None`` for the others.
         cap: the bound if every canary were told right; infinite where nothing limits it.
         strength: share of the claimed effect that these canaries have, at most 1: what is seen of them may be
@@ -85,6 +92,7 @@ class Evidence:
     alpha: float
     rejects: bool
     canaries: int
+    supplementary: bool
     guesses: int | None
     right: int | None
     cap: float
@@ -173,6 +181,7 @@ def gathered(
         alpha=method.alpha,
         rejects=bound > claimed_epsilon,
         canaries=canaries,
+        supplementary=scores.supplementary,
         guesses=method.guesses if isinstance(method, OneRun) else None,
         right=int(statistic) if one_run else None,
         cap=method.epsilon(method.most(canaries)),
@@ -192,7 +201,8 @@ def strength_of(scores: CanaryScores, *, claimed_epsilon: float, delta: float) -
     members, others = members[~np.isnan(members)], others[~np.isnan(others)]
     if min(len(members), len(others)) < 2 or float(effect_size_bound(members, others, alpha=STRENGTH_ALPHA)) <= 0:
         return 0.0
-    effect = (members.mean() - others.mean()) / float(pooled_stddev(members, others))
+    spread = scores.claimed_stddev if scores.claimed_stddev is not None else float(pooled_stddev(members, others))
+    effect = (members.mean() - others.mean()) / spread
     return float(np.clip(effect / mu_of_epsilon(claimed_epsilon, delta), 0.0, 1.0))
 
 

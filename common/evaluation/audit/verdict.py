@@ -134,7 +134,8 @@ def unheard(found: Sequence[Evidence], claimed_epsilon: float) -> str | None:
 
 
 def _by_design(found: Sequence[Evidence]) -> list[list[Evidence]]:
-    names = dict.fromkeys((e.design, e.view) for e in found)
+    """Evidence by design, without designs that only add alarms."""
+    names = dict.fromkeys((e.design, e.view) for e in found if not e.supplementary)
     return [[e for e in found if (e.design, e.view) == name] for name in names]
 
 
