@@ -148,7 +148,7 @@ def lines(record: AuditRecord) -> list[str]:
 
 
 def _view_row(view: ViewRecord) -> tuple[object, ...]:
-    one_run = [t for t in view.tests if t.cap != "inf" and t.cap is not None]
+    one_run = [test for test in view.tests if test.guesses is not None]
     best = max((t.bound for t in one_run if isinstance(t.bound, float)), default=None)
     cap = max((t.cap for t in one_run if isinstance(t.cap, float)), default=None)
     factors = [t.detectable for t in view.tests if isinstance(t.detectable, float)]
