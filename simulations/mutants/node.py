@@ -21,7 +21,7 @@ def _any_terms(admitted: Any, policy: Policy, party: Party, *, terms_bytes: byte
     """Whatever the coordinator names is taken for the terms of the run."""
     terms = secure_terms.Terms.from_bytes(terms_bytes)
     limits = ClientLimits(policy.min_cohort, policy.min_survivors, roster_required=policy.roster_required)
-    given = {"identity": party.identity, "limits": limits, "entropy": os.urandom}
+    given: dict[str, Any] = {"identity": party.identity, "limits": limits, "entropy": os.urandom}
     return (terms, *secure_terms.advertise(terms_bytes, party.name, **given))
 
 
