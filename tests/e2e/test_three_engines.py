@@ -56,6 +56,7 @@ def test_ray_gives_the_same_table(data: Path, in_process: np.ndarray, tmp_path: 
     np.testing.assert_allclose(vectors(tmp_path), in_process, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.deployment
 def test_a_running_ray_cluster_is_used_by_address(
     data: Path, in_process: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,12 +75,12 @@ def cardinality(subject: Subject, setup: Setup, seed: int = 0) -> list[Finding]:
     if not setup.plan.unit_is_client or setup.alone:
         return []
     rng = np.random.default_rng(seed)
-    idle, moved, worst = contribution(setup, rng, 0.0), 0.0, 0
+    idle, moved = contribution(setup, rng, 0.0), 0.0
     for size in SIZES:
         cohort = [contribution(setup, rng, 0.5) for _ in range(size)]
         fewer, more = (_mean(subject, setup, batches, seed) for batches in (cohort, [*cohort, idle]))
         difference = float(np.linalg.norm(fewer - more)) * subject.divisor(setup.plan, ENROLLED, size)
-        moved, worst = max((moved, worst), (difference, size))
+        moved = max(moved, difference) if math.isfinite(difference) else math.inf  # max() would lose a NaN
     subject_line = f"an idle client, {SIZES[0]} to {SIZES[-1]} beside it"
     return [Finding("T1", subject_line, f"moves the mean by {moved / setup.plan.l2_clip_norm:.3f} of C", moved == 0.0)]
 
