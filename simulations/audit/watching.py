@@ -30,6 +30,7 @@ from simulations.audit.canaries import Canaries
 from simulations.audit.planting import Planted
 from simulations.engine import InProcessGrid
 from simulations.federation import GivenStore
+from simulations.progress import Silent
 
 MOST_WATCHED_CLIENTS, MOST_WATCHED_ROUNDS = 40, 12  # whose updates are kept whole: single updates can be tables
 
@@ -115,19 +116,6 @@ class _Notes:
         found[:, chosen] = canaries.traces(batch, places[chosen], chosen) * _signs(canaries, self.round)[:, chosen]
 
 
-class _Quiet:
-    """Reports nothing."""
-
-    def preparing(self, message: str) -> None:
-        """Nothing to say."""
-
-    def round_finished(self, round: int, rounds: int, facts: object) -> None:
-        """Nothing to say."""
-
-    def done(self) -> None:
-        """Nothing to say."""
-
-
 def watch(
     planted: Planted, reporter: Reporter | None = None, *, witness: Callable[[Any], None] = lambda reply: None
 ) -> Watched:
@@ -158,7 +146,7 @@ def watch(
 
         grid = InProcessGrid(build_app(lambda context: session, raised.append), [{}], witness=answered)
         exchange = Exchange(grid, planted.work.scenario.federation.round_timeout_s)
-        run = FederatedRun(work, exchange, Path(folder) / "state", reporter or _Quiet(), notes.round_left)
+        run = FederatedRun(work, exchange, Path(folder) / "state", reporter or Silent(), notes.round_left)
         try:
             outcome = run.execute()
         except FedembedError as error:

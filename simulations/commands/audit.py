@@ -64,15 +64,19 @@ def audit(
         planted = 1000 if canaries is None else canaries
         record, folder = _of_scenario(target, settings, out, canaries=planted, seed=seed, json_output=json_output)
     _write(record, folder)
-    if json_output:
-        emit_json({"audit": folder / RECORD, "page": folder / PAGE, "record": record.model_dump(mode="json")})
-    else:
-        for line in lines(record):
-            say(line)
-        say(f"page: {folder / PAGE}")
+    _tell(record, folder, json_output=json_output)
     if record.outcome == "VIOLATION FOUND":
         note("fedembed: the claim does not hold: do not release, and do not rely on what was released")
         raise typer.Exit(ConformanceError.exit_code)
+
+
+def _tell(record: AuditRecord, folder: Path, *, json_output: bool) -> None:
+    if json_output:
+        emit_json({"audit": folder / RECORD, "page": folder / PAGE, "record": record.model_dump(mode="json")})
+        return
+    for line in lines(record):
+        say(line)
+    say(f"page: {folder / PAGE}")
 
 
 def _of_release(

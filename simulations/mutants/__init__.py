@@ -116,6 +116,11 @@ def instead_of(owner: Any, name: str, by: Any) -> Replacement:
     return Replacement(owner, name, by)
 
 
+def broken(name: str, killed_by: str, *, owner: Any, attribute: str, by: Any) -> Mutant:
+    """A mutant that has ``by`` in the place of ``owner.attribute``."""
+    return Mutant(name, killed_by, replacing=instead_of(owner, attribute, by))
+
+
 CORRECT = Subject()
 
 

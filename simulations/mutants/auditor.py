@@ -16,7 +16,7 @@ from common.evaluation.audit.evidence import CanaryScores
 from common.evaluation.audit.methods import Answers, OneRun
 from common.evaluation.audit.one_run import Guesses
 from common.evaluation.audit.power import FACTORS
-from simulations.mutants import Mutant, instead_of
+from simulations.mutants import Mutant, broken
 
 
 def _lower_tail(errors: ArrayLike, trials: ArrayLike, *, alpha: float) -> Floats:
@@ -150,7 +150,7 @@ _error_rates, _prevented = verdict.error_rates, verdict.prevented
 
 
 def _broken(name: str, killed_by: str, *, owner: Any, attribute: str, by: Any) -> Mutant:
-    return Mutant(name, f"auditor_{killed_by}", replacing=instead_of(owner, attribute, by))
+    return broken(name, f"auditor_{killed_by}", owner=owner, attribute=attribute, by=by)
 
 
 MUTANTS = (

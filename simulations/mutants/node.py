@@ -12,7 +12,7 @@ from client.policy import Policy
 from client.secure import SecretStates
 from client.secure_terms import Party
 from common.secagg.client_state import ClientLimits
-from simulations.mutants import Mutant, instead_of
+from simulations.mutants import broken
 
 _LIMITS, _MOVE, _SAVE = ClientLimits, SecretStates.move, SecretStates.save
 
@@ -74,52 +74,46 @@ def _altered(module: Any, **changes: Any) -> SimpleNamespace:
     return SimpleNamespace(**(vars(module) | changes))
 
 
-def _broken(name: str, killed_by: str, *, owner: Any, attribute: str, by: Any) -> Mutant:
-    return Mutant(name, killed_by, replacing=instead_of(owner, attribute, by))
-
-
 MUTANTS = (
-    _broken(
+    broken(
         "terms of another run answered",
         "node_refuses_other_terms",
         owner=secure_terms,
         attribute="advert_for",
         by=_any_terms,
     ),
-    _broken(
+    broken(
         "a policy that is not asked",
         "node_keeps_its_policy",
         owner=secure_terms,
         attribute="ClientLimits",
         by=_no_limits,
     ),
-    _broken(
+    broken(
         "a graph that is not looked at",
         "node_counts_colluders",
         owner=secure_terms,
         attribute="withstands",
         by=_any_graph,
     ),
-    _broken("a round answered twice", "node_answers_once", owner=SecretStates, attribute="begin", by=_begin_again),
-    _broken(
-        "unfinished rounds kept", "node_erases_old_rounds", owner=SecretStates, attribute="begin", by=_begin_beside
-    ),
-    _broken(
+    broken("a round answered twice", "node_answers_once", owner=SecretStates, attribute="begin", by=_begin_again),
+    broken("unfinished rounds kept", "node_erases_old_rounds", owner=SecretStates, attribute="begin", by=_begin_beside),
+    broken(
         "keys of another configuration",
         "node_keeps_to_its_configuration",
         owner=SecretStates,
         attribute="move",
         by=_move_under_any,
     ),
-    _broken("spent states written", "node_file_is_its_own", owner=SecretStates, attribute="save", by=_save_spent),
-    _broken(
+    broken("spent states written", "node_file_is_its_own", owner=SecretStates, attribute="save", by=_save_spent),
+    broken(
         "secrets that others may read",
         "node_file_is_its_own",
         owner=secure,
         attribute="os",
         by=_altered(os, open=_readable),
     ),
-    _broken(
+    broken(
         "states without a lock",
         "node_file_is_its_own",
         owner=secure,

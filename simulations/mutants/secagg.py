@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 from common.secagg import adverts as hop_one
@@ -17,7 +16,7 @@ from common.secagg.opening import Masks
 from common.secagg.server import RoundServer
 from common.secagg.shamir import SHARE_BYTES
 from common.secagg.terms import Terms
-from simulations.mutants import Mutant, instead_of
+from simulations.mutants import Mutant, broken
 
 
 def _nothing(*given: Any, **named: Any) -> None:
@@ -129,11 +128,7 @@ _erase = Secrets.erase
 
 def _without(check: str, killed_by: str, name: str) -> Mutant:
     """A check of ``checks.py`` that is not made."""
-    return Mutant(name, killed_by, replacing=instead_of(checks, check, _nothing))
-
-
-def _broken(name: str, killed_by: str, *, owner: type | ModuleType, attribute: str, by: Any) -> Mutant:
-    return Mutant(name, killed_by, replacing=instead_of(owner, attribute, by))
+    return broken(name, killed_by, owner=checks, attribute=check, by=_nothing)
 
 
 MUTANTS = (
@@ -161,89 +156,89 @@ MUTANTS = (
     _without("outcome_same", "wrong_confirmations", "confirmations of another outcome"),
     _without("enough_signers", "wrong_confirmations", "any number of confirmations"),
     _without("confirmations_signed", "wrong_confirmations", "confirmations are not verified"),
-    _broken(
+    broken(
         "confirmations of dropped clients",
         "wrong_confirmations",
         owner=checks,
         attribute="signers_known",
         by=_all_signers,
     ),
-    _broken("its own advert exchanged", "own_advert_exchanged", owner=checks, attribute="own_advert", by=_own_position),
-    _broken(
+    broken("its own advert exchanged", "own_advert_exchanged", owner=checks, attribute="own_advert", by=_own_position),
+    broken(
         "a client twice in a cohort",
         "repeated_client",
         owner=hop_one,
         attribute="pairwise",
         by=lambda _: iter(()),
     ),
-    _broken("any threshold of neighbours", "lowered_threshold", owner=Terms, attribute="_strong", by=_any_strength),
-    _broken(
+    broken("any threshold of neighbours", "lowered_threshold", owner=Terms, attribute="_strong", by=_any_strength),
+    broken(
         "half of the neighbours in a signed round",
         "lowered_threshold",
         owner=Terms,
         attribute="_strong",
         by=_half_is_enough,
     ),
-    _broken("adverts that can be replayed", "man_in_the_middle", owner=Advert, attribute="statement", by=_replayable),
-    _broken(
+    broken("adverts that can be replayed", "man_in_the_middle", owner=Advert, attribute="statement", by=_replayable),
+    broken(
         "a confirmation of anything",
         "wrong_confirmations",
         owner=checks,
         attribute="confirmation_statement",
         by=_any_outcome,
     ),
-    _broken("a hop taken twice", "asked_twice", owner=client_state, attribute="check_turn", by=_nothing),
-    _broken(
+    broken("a hop taken twice", "asked_twice", owner=client_state, attribute="check_turn", by=_nothing),
+    broken(
         "an outcome without its view",
         "split_selection",
         owner=Survivors,
         attribute="outcome",
         by=property(_outcome_without_view),
     ),
-    _broken(
+    broken(
         "a view without what it is bound to",
         "split_selection",
         owner=Opening,
         attribute="view",
         by=property(_view_without_bind),
     ),
-    _broken(
+    broken(
         "pairwise masks that cancel across views",
         "views_do_not_cancel",
         owner=client,
         attribute="pair_seed",
         by=_pair_without_view,
     ),
-    _broken("one own mask for all views", "own_mask_stays", owner=client, attribute="self_seed", by=_self_without_view),
-    _broken("no mask of its own", "own_mask_stays", owner=client, attribute="Masker", by=_WithoutOwnMask),
-    _broken("no pairwise masks", "views_do_not_cancel", owner=client, attribute="Masker", by=_WithoutPairs),
-    _broken(
+    broken("one own mask for all views", "own_mask_stays", owner=client, attribute="self_seed", by=_self_without_view),
+    broken("no mask of its own", "own_mask_stays", owner=client, attribute="Masker", by=_WithoutOwnMask),
+    broken("no pairwise masks", "views_do_not_cancel", owner=client, attribute="Masker", by=_WithoutPairs),
+    broken(
         "shares that can be reflected",
         "reflected_shares",
         owner=derivations,
         attribute="context",
         by=_seal_without_names,
     ),
-    _broken(
+    broken(
         "masking keys of survivors revealed",
         "one_secret_each",
         owner=client,
         attribute="chosen_shares",
         by=_always_the_key,
     ),
-    _broken("both secrets revealed", "one_secret_each", owner=client, attribute="chosen_shares", by=_both),
-    _broken("one secret for all phases", "fresh_secrets", owner=client, attribute="drawn", by=_one_secret),
-    _broken("secrets that stay in the state", "nothing_kept", owner=Secrets, attribute="erase", by=_kept),
-    _broken("the sealing key stays in the state", "nothing_kept", owner=Secrets, attribute="erase", by=_sealing_kept),
-    _broken("the own mask's secret stays in the state", "nothing_kept", owner=Secrets, attribute="erase", by=_own_kept),
-    _broken("a refusal that leaves the secrets", "nothing_kept", owner=ClientState, attribute="abort", by=_nothing),
-    _broken(
+    broken("both secrets revealed", "one_secret_each", owner=client, attribute="chosen_shares", by=_both),
+    broken("one secret for all phases", "fresh_secrets", owner=client, attribute="drawn", by=_one_secret),
+    broken("secrets that stay in the state", "nothing_kept", owner=Secrets, attribute="erase", by=_kept),
+    broken("the sealing key stays in the state", "nothing_kept", owner=Secrets, attribute="erase", by=_sealing_kept),
+    broken("the own mask's secret stays in the state", "nothing_kept", owner=Secrets, attribute="erase", by=_own_kept),
+    broken("a refusal that leaves the secrets", "nothing_kept", owner=ClientState, attribute="abort", by=_nothing),
+    broken(
         "revealed self-masks are not checked", "wrong_shares", owner=Masks, attribute="_is_self_secret", by=_believed
     ),
-    _broken(
+    broken(
         "revealed masking keys are not checked", "wrong_shares", owner=Masks, attribute="_is_masking_key", by=_believed
     ),
-    _broken(
+    broken(
         "a coordinator that opens any sum",
         "nothing_below_the_threshold",
         owner=RoundServer,

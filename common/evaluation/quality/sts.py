@@ -23,6 +23,7 @@ from common.evaluation.quality._fields import finite_number, records, refuse, ta
 from common.evaluation.quality._intervals import resampled_interval
 from common.evaluation.quality._ranking import Doubles, unit_rows
 from common.evaluation.quality._words import row_finder
+from common.evaluation.quality.similarity import spearman
 from common.evaluation.score import Score
 from common.table import EmbeddingTable, IntArray
 from common.text import words
@@ -120,13 +121,6 @@ def tf_idf_cosines(pairs: Sequence[Pair]) -> Doubles:
     weights = TfidfVectorizer(analyzer=words).fit_transform(sentences)
     overlap = weights[: len(pairs)].multiply(weights[len(pairs) :]).sum(axis=1)
     return np.asarray(overlap, dtype=np.float64).reshape(-1)
-
-
-def spearman(left: Doubles, right: Doubles) -> float:
-    """Spearman's rho with ties at their mean rank; NaN where one side is constant."""
-    from scipy.stats import rankdata
-
-    return pearson(rankdata(left), rankdata(right))
 
 
 def pearson(left: Doubles, right: Doubles) -> float:
