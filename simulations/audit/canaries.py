@@ -8,14 +8,16 @@ mechanism (Nasr et al. 2023; Steinke et al. 2023). Designs (notes of the field: 
 * ``split``: one number of a row of every table and a direction in every dense array, clipped jointly: sees noise that
   is missing in one of them (its arrays are also looked at one by one), and clips that are not joint;
 * ``alternating``: as ``dedicated``, with a sign that turns from round to round, in another pattern (Walsh's) for each:
-  sees noise that is used again, after whatever number of rounds.
+  sees noise that is used again, after whatever number of rounds;
+* ``repeated``: as ``dedicated``, in 16 equal parts that all name the same row: sees a clip that takes the norm of the
+  parts, or bounds each part, before they are summed.
 
 Every canary asks for ten times the clip, so that a clip which is left out is seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,7 +28,8 @@ from common.privacy.private_sum import Released
 from common.table import FloatArray, IntArray
 from common.update import ParameterSpec, RowBatch, UpdateBatch
 
-DESIGNS = ("dedicated", "split", "alternating")
+DESIGNS = ("dedicated", "split", "alternating", "repeated")
+REPEATS = 16  # times that a repeated canary names its row
 OVER_NORM = 10.0  # times the clip
 KEY_PREFIX = "canary-"
 
@@ -71,7 +74,10 @@ class Canaries:
         return np.flatnonzero(self.design == DESIGNS.index(name))
 
     def contributions(self, chosen: IntArray, round_number: int) -> UpdateBatch:
-        """What the canaries ``chosen`` send in a round, before the clip: one contribution each."""
+        """What the canaries ``chosen`` send in a round, before the clip: one contribution each.
+
+        Those of repeated canaries name a row 16 times, which no update may do after the clip.
+        """
         count, rows, dense = len(chosen), {}, {}
         for spec in self.specs:
             weights = self._weights(chosen, spec, round_number)
@@ -80,8 +86,11 @@ class Canaries:
                 dense[spec.name] = dense[spec.name].reshape(count, *spec.shape)
                 continue
             touching = np.flatnonzero(weights)
+            parts = np.where(self.design[chosen[touching]] == DESIGNS.index("repeated"), REPEATS, 1)
+            shares = np.repeat(weights[touching] / parts, parts)
+            touching = np.repeat(touching, parts)
             values = np.zeros((len(touching), spec.shape[1]), np.float32)
-            values[np.arange(len(touching)), self._columns(chosen[touching], spec)] = weights[touching]
+            values[np.arange(len(touching)), self._columns(chosen[touching], spec)] = shares
             offsets = np.searchsorted(touching, np.arange(count + 1)).astype(np.int64)
             rows[spec.name] = RowBatch(offsets, self.rows[chosen[touching]], values)
         return UpdateBatch(count, rows, dense)
@@ -156,9 +165,19 @@ class Canaries:
         return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-30)
 
 
-def designs_for(specs: Sequence[ParameterSpec], *, rounds: int) -> list[int]:
-    """Numbers of the designs that a run allows: alternating canaries need two rounds, split ones two arrays."""
-    return [0] + ([1] if len(specs) > 1 else []) + ([2] if rounds > 1 else [])
+def left_out(specs: Sequence[ParameterSpec], *, rounds: int, family: str) -> Mapping[str, str]:
+    """Designs that a run does not allow, each with the reason in words.
+
+    Nothing declares a weight: a record's is not encoded, and neither units nor messages have one.
+    """
+    found = {"heavy weight": f"neither a unit of family {family!r} nor a message carries a weight that its owner sets"}
+    if len(specs) < 2:
+        found["split"] = f"family {family!r} sends one array alone"
+    if rounds < 2:
+        found["alternating"] = "the run has one round alone"
+    if not any(spec.is_table for spec in specs):
+        found["repeated"] = f"family {family!r} has no table whose row a unit could name twice"
+    return found
 
 
 def _read(table: tuple[IntArray | None, FloatArray], rows: IntArray, columns: IntArray) -> NDArray[np.float64]:

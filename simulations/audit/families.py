@@ -15,9 +15,9 @@ from common.errors import EvaluationError
 from common.families import AdditiveFamily, FamilyOptions, LocalFamily, LocalTraining, RowFamily
 from common.table import EmbeddingTable, IntArray, RowDomain
 from common.units import ClientStore, Record, Units
-from common.update import Parameters, ParameterSpec, UpdateBatch, concatenated, sum_groups
+from common.update import Parameters, ParameterSpec, RowBatch, UpdateBatch, concatenated, segment_sum, sum_groups
 from common.work import Work
-from simulations.audit.canaries import Canaries
+from simulations.audit.canaries import REPEATS, Canaries
 
 if TYPE_CHECKING:
     import torch
@@ -93,8 +93,10 @@ class _Canaried:
             return real
         crafted = self._canaries.contributions(numbers, self._round())
         both = concatenated([real, crafted]) if real.count else crafted
-        places, count = np.concatenate([others, planted]), len(others) + len(np.unique(planted))
-        return sum_groups(both, places.astype(np.int64), count, specs=self._work.update_specs)
+        places, count = np.concatenate([others, planted]).astype(np.int64), len(others) + len(np.unique(planted))
+        if self._work.plan.mode == "none":  # no clip comes that would sum repeated rows
+            return sum_groups(both, places, count, specs=self._work.update_specs)
+        return _regrouped(both, places, count)
 
 
 class _AdditiveCanaries(_Canaried):
@@ -171,14 +173,15 @@ class _ModuleCanaries(_Canaried):
 
         owners = _owners(units)
         planted = np.flatnonzero(owners >= 0)
-        rows = np.full((len(owners), 1), self._canaries.first_row, np.int64)
-        rows[planted, 0] = self._canaries.rows[owners[planted]]
+        rows = np.full((len(owners), REPEATS), self._canaries.first_row, np.int64)
+        rows[planted] = self._canaries.rows[owners[planted]][:, None]
         found = dict(self._real.batch(ordinary(units), domain, options, rng))
         found["rows.canary"] = torch.from_numpy(rows)
         crafted = self._canaries.contributions(owners[planted], self._round())
         for name, table in crafted.rows.items():
-            values = np.zeros((len(owners), table.values.shape[1]), np.float32)
-            values[planted[table.owners]] = table.values
+            values = np.zeros((*rows.shape, table.values.shape[1]), np.float32)
+            part = np.arange(len(table.ids)) - table.offsets[table.owners]
+            values[planted[table.owners], part] = table.values
             found[f"canary {name}"] = torch.from_numpy(values)
         return found
 
@@ -188,8 +191,22 @@ class _ModuleCanaries(_Canaried):
         total: torch.Tensor = self._real.loss(module, real)
         for name, wanted in crafted.items():
             layer = module.get_submodule(name.removeprefix("canary ").removesuffix(".weight"))
-            total = total - (layer(batch["rows.canary"])[:, 0] * wanted).sum(-1)
+            total = total - (layer(batch["rows.canary"]) * wanted).sum((1, 2))
         return total
+
+
+def _regrouped(batch: UpdateBatch, places: IntArray, count: int) -> UpdateBatch:
+    """Contribution k as a part of contribution ``places[k]``; rows that are named twice stay so until the clip."""
+    rows, dense = {}, {}
+    for name, table in batch.rows.items():
+        owners = places[table.owners]
+        order = np.argsort(owners, kind="stable")
+        offsets = np.searchsorted(owners[order], np.arange(count + 1)).astype(np.int64)
+        rows[name] = RowBatch(offsets, table.ids[order], table.values[order])
+    for name, array in batch.dense.items():
+        summed = segment_sum(array.reshape(batch.count, -1), places, count)
+        dense[name] = summed.reshape(count, *array.shape[1:])
+    return UpdateBatch(count, rows, dense)
 
 
 def _owners(units: Units) -> IntArray:

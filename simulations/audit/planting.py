@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from common.table import IntArray, RowDomain
 from common.units import ClientStore, Units
 from common.work import Work, work_for
 from server.progress import Reporter
-from simulations.audit.canaries import KEY_PREFIX, Canaries, designs_for
+from simulations.audit.canaries import DESIGNS, KEY_PREFIX, Canaries, left_out
 from simulations.audit.families import canaried, marked
 from simulations.cohort import ASSUMED_CLIENTS, with_cohort
 from simulations.federation import enrolled_work, prepared_clients
@@ -40,6 +41,7 @@ class Planted:
         clients_of: shape (m,), number of the client that would send each canary.
         candidates: real units of which a coin left out half; ``None`` where units hold no rows.
         member: shape (N,), which of them were left in.
+        left_out: designs of canaries that could not be planted, each with the reason.
     """
 
     work: Work
@@ -49,10 +51,23 @@ class Planted:
     clients_of: IntArray
     candidates: Candidates | None
     member: NDArray[np.bool_] | None
+    left_out: Mapping[str, str]
 
     def with_canaries(self, round_number: Callable[[], int]) -> Work:
         """The work in which canary units send what they are made for."""
         return canaried(self.work, self.canaries, round_number)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was planted, and what could not be, for the record."""
+        return {
+            "canaries": len(self.canaries),
+            "designs_left_out": dict(self.left_out),
+            "included": int(self.canaries.included.sum()),
+            "clients": self.real_clients,
+            "canary_clients": len(self.store) - self.real_clients,
+            "secure_aggregation": self.work.scenario.federation.secure_aggregation,
+        }
 
     @property
     def real_rows(self) -> int:
@@ -82,7 +97,9 @@ def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed
     rng = np.random.default_rng(seed)
     store, candidates, member = _with_candidates(prepared_clients(base, out, reporter), rng)
     per_row = 1 if _rows_tell_apart(base) else min(s.shape[1] for s in base.update_specs if s.is_table)
-    design = np.repeat(np.array(designs_for(base.update_specs, rounds=base.plan.rounds), dtype=np.int64), count)
+    impossible = left_out(base.update_specs, rounds=base.plan.rounds, family=base.family.name)
+    allowed = [number for number, name in enumerate(DESIGNS) if name not in impossible]
+    design = np.repeat(np.array(allowed, dtype=np.int64), count)
     count = len(design)
     included = rng.random(count) < 0.5
     together = not base.plan.unit_is_client and base.plan.sampling == "full"
@@ -103,6 +120,7 @@ def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed
         np.full(count, len(store)) if together else len(store) + np.arange(count),
         candidates,
         member,
+        impossible,
     )
 
 

@@ -131,15 +131,7 @@ def audit_scenario(
         leaks=tuple(_of_claim(leak, plan) for leak in leaks),
         not_run=tuple(not_run),
         findings=(*conformance(scenario), *noise_of_those_left_out(planted, watched)),
-        settings={
-            "canaries": len(planted.canaries),
-            "included": int(planted.canaries.included.sum()),
-            "seed": chosen,
-            "seed_from": "operating system" if seed is None else "caller",
-            "clients": planted.real_clients,
-            "canary_clients": len(planted.store) - planted.real_clients,
-            "secure_aggregation": planted.work.scenario.federation.secure_aggregation,
-        },
+        settings=planted.settings | {"seed": chosen, "seed_from": "operating system" if seed is None else "caller"},
         seconds=time.monotonic() - started,
     )
 
