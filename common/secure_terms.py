@@ -11,6 +11,7 @@ from common.errors import PrivacyConfigError
 from common.privacy.distributed import vector_length
 from common.privacy.grid import SecureSum
 from common.secagg.graph import degree
+from common.secagg.roster import Roster
 from common.secagg.terms import PhaseTerms, Terms
 from common.table import IntArray
 from common.update import Parameters, ParameterSpec
@@ -20,16 +21,20 @@ VOTES = "votes"  # on the rows that the round's values are for, where rows are s
 VALUES = "values"  # the last phase of every round, and the one phase of a round over all rows
 
 
-def round_terms(work: Work, run: str, *, number: int, attempt: int, cohort: int) -> Terms:
-    """Terms of round ``number`` for a cohort of this size.
+# exception: what tells one round's terms from another's, all of them keywords.
+def round_terms(work: Work, run: str, *, number: int, attempt: int, cohort: int, roster: Roster | None = None) -> Terms:
+    """Terms of round ``number`` for a cohort of this size, among the members of ``roster`` where the plan has one.
 
     The model itself is no part of them, so that adverts can be made before it is known: its digest is bound into the
     masks (``model_digest``).
 
     Raises:
-        PrivacyConfigError: another mode, or a threshold that no graph among so many clients serves.
+        PrivacyConfigError: another mode, or a threshold that no graph among so many clients serves; no roster where
+            the plan counts on one, or one where it does not.
     """
     secure = secure_sum(work)
+    if secure.roster != (roster is not None):
+        raise PrivacyConfigError("the terms of a round need a roster exactly where the plan counts on one")
     neighbours, threshold = neighbourhood(secure, cohort)
     return Terms(
         run=run,
@@ -42,7 +47,7 @@ def round_terms(work: Work, run: str, *, number: int, attempt: int, cohort: int)
         neighbour_threshold=threshold,
         config_hash=config_digest(work),
         model_hash=specs_digest(work.specs),
-        signed=secure.roster,
+        roster_hash=b"" if roster is None else roster.file_hash,
     )
 
 

@@ -97,7 +97,8 @@ class SecureSums:
 
     def _terms(self, number: int, attempt: int, cohort: int) -> Terms:
         try:
-            return round_terms(self._work, self._run, number=number, attempt=attempt, cohort=cohort)
+            asked = {"number": number, "attempt": attempt, "cohort": cohort}
+            return round_terms(self._work, self._run, **asked, roster=self._roster)
         except PrivacyConfigError as error:  # a cohort drawn by chance; one of everybody was looked at on enrolment
             raise RoundError(f"round {number}: {error.message}; nobody was asked", remedy=error.hint) from None
 

@@ -51,6 +51,12 @@ def roster_present(terms: Terms, limits: ClientLimits, roster: Roster | None) ->
         raise SecAggError("no_roster", "the round needs a roster and this client has none")
 
 
+def roster_expected(terms: Terms, roster: Roster | None) -> None:
+    """A signed round is among the members of the very roster that this client pins, to the last byte of its file."""
+    if terms.signed and roster is not None and roster.file_hash != terms.roster_hash:
+        raise SecAggError("other_roster", "the terms name another roster than this client pins")
+
+
 def own_identity(terms: Terms, me: str, *, identity: Identity, roster: Roster | None) -> None:
     """In a signed round, the roster has this client's key under its name."""
     if terms.signed and roster is not None and roster.key_of(me) != identity.public:

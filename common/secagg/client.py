@@ -68,13 +68,15 @@ def advertise(  # exception: a round's beginning brings together what all later 
     Raises:
         SecAggError: ``malformed``, ``bad_terms``, ``weak_threshold``: not terms; ``weak_terms``, ``too_long``,
             ``wrong_config``, ``wrong_model``, ``roster_required``: not what the limits allow; ``no_roster``,
-            ``foreign_id``, ``foreign_identity``: the roster does not have this client.
+            ``other_roster``: the terms are for a roster that this client does not pin; ``foreign_id``,
+            ``foreign_identity``: the roster does not have this client.
     """
     terms = Terms.from_bytes(terms_bytes)
     checks.sizes_allowed(terms, limits)
     checks.lengths_allowed(terms, limits)
     checks.hashes_expected(terms, limits)
     checks.roster_present(terms, limits, roster)
+    checks.roster_expected(terms, roster)
     checks.own_identity(terms, me, identity=identity, roster=roster)
     signing = Identity.fresh(entropy)
     sealing, sealing_public = agreement_keypair(entropy)

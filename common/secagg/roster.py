@@ -90,9 +90,14 @@ class Roster:
         )
 
     @property
+    def file_hash(self) -> bytes:
+        """SHA-256 of the file: what a round's terms name."""
+        return hashlib.sha256(self.to_bytes()).digest()
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of the file in hexadecimal."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        """The same in hexadecimal."""
+        return self.file_hash.hex()
 
     def key_of(self, name: str) -> bytes:
         """The public key of a member.

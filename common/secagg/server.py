@@ -14,7 +14,7 @@ import numpy as np
 
 from common.errors import SecAggError
 from common.secagg.adverts import Advert
-from common.secagg.checks import confirmation_statement
+from common.secagg.checks import confirmation_statement, roster_expected
 from common.secagg.cohort import Cohort, check_advert
 from common.secagg.keys import SIGNATURE_BYTES, verify
 from common.secagg.masks import Masker, Words, dtype_of
@@ -46,9 +46,10 @@ class RoundServer(Turns):
     """
 
     def __init__(self, terms: Terms, roster: Roster | None = None) -> None:
-        """``roster`` is needed where the terms are signed; raises SecAggError ``no_roster``."""
+        """``roster`` is the one that signed terms name; raises SecAggError ``no_roster``, ``other_roster``."""
         if terms.signed and roster is None:
             raise SecAggError("no_roster", "a signed round needs a roster")
+        roster_expected(terms, roster)
         super().__init__()
         self.terms = terms
         self.phase = 0

@@ -48,8 +48,9 @@ class Terms:
         neighbour_threshold: t, of ``degree``: shares that open a secret.
         config_hash: SHA-256 of the configuration; a client compares it with what it was given.
         model_hash: SHA-256 of the model that the clients train on.
-        signed: identities come from a roster; otherwise they are made for the round, the coordinator could have made
-            them all, and what follows protects against a curious coordinator, not against one that lies.
+        roster_hash: SHA-256 of the signed roster that identities come from; a client compares it with its own copy.
+            Empty: identities are made for the round, the coordinator could have made them all, and what follows
+            protects against a curious coordinator, not against one that lies.
 
     Raises:
         SecAggError: ``bad_terms`` for a value outside of its range; ``weak_threshold`` where t is not above half of
@@ -68,7 +69,7 @@ class Terms:
     config_hash: bytes
     model_hash: bytes
     attempt: int = 0
-    signed: bool = False
+    roster_hash: bytes = b""
 
     def __post_init__(self) -> None:
         _require(0 < len(self.run.encode()) <= MOST_NAME_BYTES, "the run's name is empty or too long")
@@ -82,9 +83,15 @@ class Terms:
         _require(2 <= self.least_survivors <= self.least_cohort < 2**32, "survivors must be 2 to the least cohort")
         _require(1 <= self.neighbour_threshold <= self.degree < 2**32, "the threshold must be 1 to the degree")
         _require(len(self.config_hash) == HASH_BYTES == len(self.model_hash), "a hash is not 32 bytes")
+        _require(len(self.roster_hash) in (0, HASH_BYTES), "a roster's hash is not 32 bytes")
         if not self._strong(self.neighbour_threshold, self.degree):
             bound = "two thirds" if self.signed else "half"
             raise SecAggError("weak_threshold", f"the neighbour threshold is not above {bound} of the degree")
+
+    @property
+    def signed(self) -> bool:
+        """Whether identities come from a roster."""
+        return bool(self.roster_hash)
 
     def _strong(self, threshold: int, degree: int) -> bool:
         return 3 * threshold > 2 * degree if self.signed else 2 * threshold > degree
@@ -115,7 +122,7 @@ class Terms:
     def to_bytes(self) -> bytes:
         """The one encoding of these terms."""
         sizes = (self.least_cohort, self.least_survivors, self.degree, self.neighbour_threshold)
-        numbers = (self.round, self.attempt, *sizes, int(self.signed))
+        numbers = (self.round, self.attempt, *sizes)
         phases = [pack(p.name.encode(), u32(p.bits), u32(p.length)) for p in self.phases]
         return pack(
             TAG,
@@ -124,15 +131,15 @@ class Terms:
             pack_list(phases),
             self.config_hash,
             self.model_hash,
+            self.roster_hash,
         )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Terms:
         """The terms of a message; SecAggError where they are malformed, not valid, or not in the one encoding."""
-        tag, run, numbers, phases, config_hash, model_hash = unpack(data, 6)
-        _require(tag == TAG and len(numbers) == 28, "these are not terms")
-        at = [read_u32(numbers[i : i + 4]) for i in range(0, 28, 4)]
-        _require(at[6] in (0, 1), "a flag is neither 0 nor 1")
+        tag, run, numbers, phases, config_hash, model_hash, roster_hash = unpack(data, 7)
+        _require(tag == TAG and len(numbers) == 24, "these are not terms")
+        at = [read_u32(numbers[i : i + 4]) for i in range(0, 24, 4)]
         return cls(
             run=read_text(run),
             round=at[0],
@@ -144,7 +151,7 @@ class Terms:
             neighbour_threshold=at[5],
             config_hash=config_hash,
             model_hash=model_hash,
-            signed=bool(at[6]),
+            roster_hash=roster_hash,
         )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from common.secagg import adverts as hop_one
 from common.secagg import checks, client, client_state, derivations
 from common.secagg.adverts import Advert
 from common.secagg.client_state import ClientState, Secrets
-from common.secagg.keys import AgreementKey, Entropy, derive
+from common.secagg.encoding import pack
+from common.secagg.keys import PROTOCOL, AgreementKey, Entropy, derive
 from common.secagg.masks import Masker
 from common.secagg.messages import Confirmations, Opening, Survivors, context, digest, from_bitmap
 from common.secagg.opening import Masks
@@ -45,6 +48,11 @@ def _replayable(self: Advert, terms_digest: bytes) -> bytes:
     """The identity signs its keys, and not what they are for."""
     keys = (self.identity, self.signing, self.sealing, b"".join(self.masking))
     return context("advert", self.client.encode(), *keys)
+
+
+def _digest_without_roster(self: Terms) -> bytes:
+    """Terms of one round for the members of any roster."""
+    return sha256(pack(PROTOCOL, replace(self, roster_hash=bytes(32)).to_bytes())).digest()
 
 
 def _any_outcome(outcome: bytes) -> bytes:
@@ -136,6 +144,7 @@ MUTANTS = (
     _without("lengths_allowed", "long_vector", "vectors of any length"),
     _without("hashes_expected", "other_model", "terms for another model"),
     _without("roster_present", "roster_left_out", "a round without the roster that the client wants"),
+    _without("roster_expected", "other_roster", "a round of another roster than the client pins"),
     _without("own_identity", "wrong_own_name", "a client under another's name"),
     _without("identities_known", "invented_client", "identities are not looked up in the roster"),
     _without("adverts_signed", "man_in_the_middle", "adverts' signatures are not verified"),
@@ -178,6 +187,13 @@ MUTANTS = (
         owner=Terms,
         attribute="_strong",
         by=_half_is_enough,
+    ),
+    broken(
+        "clients of two rosters in one round",
+        "split_rosters",
+        owner=Terms,
+        attribute="digest",
+        by=property(_digest_without_roster),
     ),
     broken("adverts that can be replayed", "man_in_the_middle", owner=Advert, attribute="statement", by=_replayable),
     broken(

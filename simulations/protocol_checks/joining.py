@@ -11,6 +11,7 @@ from common.secagg import client as machine
 from common.secagg.adverts import Advert, Adverts
 from common.secagg.encoding import u32
 from common.secagg.keys import Identity
+from common.secagg.roster import Roster
 from simulations.protocol_checks.attempts import FIRST, LAST, large, refused
 from simulations.protocol_checks.trial import CONFIG, MODEL, Trial, trial_terms
 
@@ -34,8 +35,7 @@ def lowered_threshold() -> list[Finding]:
     found = []
     for signed in (False, True):
         trial = Trial(7, terms=trial_terms(7, signed=signed))
-        given = (trial.terms.degree, trial.terms.neighbour_threshold, int(signed))
-        lowered = (6, 4 if signed else 3, int(signed))
+        given, lowered = (trial.terms.degree, trial.terms.neighbour_threshold), (6, 4 if signed else 3)
         terms = trial.terms.to_bytes().replace(b"".join(map(u32, given)), b"".join(map(u32, lowered)))
         attempt = lambda trial=trial, terms=terms: trial.begin(FIRST, terms_bytes=terms)  # noqa: E731
         found.append(refused(f"threshold lowered, signed: {signed}", "weak_threshold", attempt))
@@ -67,6 +67,30 @@ def roster_left_out() -> list[Finding]:
         refused("no signatures", "roster_required", lambda: trial.begin(FIRST, limits=limits)),
         refused("no roster", "no_roster", lambda: signed.begin(FIRST, roster=None)),
     ]
+
+
+def other_roster() -> list[Finding]:
+    """A signed round for the members of another roster than the one that the client pins."""
+    trial = Trial(6, terms=trial_terms(6, signed=True))
+    return [refused("another roster", "other_roster", lambda: trial.begin(FIRST, roster=_wider(trial)))]
+
+
+def split_rosters() -> list[Finding]:
+    """Each client is told the terms of the roster that it pins, and all of them are to meet in one cohort."""
+    trial = Trial(6, terms=trial_terms(6, signed=True)).advertise()
+    wider = _wider(trial)
+    told = replace(trial.terms, roster_hash=wider.file_hash)
+    _, sent = trial.begin(LAST, terms_bytes=told.to_bytes(), roster=wider)
+    strange = Advert.from_bytes(sent, len(told.phases))
+    attempt = cohort_of(trial, change=lambda adverts: [*adverts[:-1], strange])
+    return [refused("two rosters in one cohort", "bad_signature", attempt)]
+
+
+def _wider(trial: Trial) -> Roster:
+    """A roster of the trial's clients and of one more."""
+    keys = {name: identity.public for name, identity in trial.identities.items()}
+    own = Identity.fresh(trial.entropy)
+    return Roster.signed(keys | {"one more": own.public}, own)
 
 
 def wrong_own_name() -> list[Finding]:
@@ -158,6 +182,8 @@ JOINING = (
     long_vector,
     other_model,
     roster_left_out,
+    other_roster,
+    split_rosters,
     wrong_own_name,
     invented_client,
     man_in_the_middle,

@@ -22,7 +22,7 @@ from common.secagg.terms import PhaseTerms, Terms
 
 ONE_PHASE = (PhaseTerms("values", 16, 40),)
 TWO_PHASES = (PhaseTerms("histogram", 10, 25), PhaseTerms("values", 16, 40))
-CONFIG, MODEL = hashlib.sha256(b"configuration").digest(), hashlib.sha256(b"model").digest()
+CONFIG, MODEL, ROSTER = (hashlib.sha256(name).digest() for name in (b"configuration", b"model", b"roster"))
 NOBODY: frozenset[str] = frozenset()
 
 
@@ -39,9 +39,12 @@ def repeatable_entropy(seed: str | int) -> Callable[[int], bytes]:
 
 
 def trial_terms(clients: int, *, phases: tuple[PhaseTerms, ...] = ONE_PHASE, **changes: Any) -> Terms:
-    """Terms for a complete graph of so many clients, with the lowest thresholds, unless ``changes`` say otherwise."""
+    """Terms for a complete graph of so many clients, with the lowest thresholds, unless ``changes`` say otherwise.
+
+    ``signed``: with a stand-in for the hash of a roster, which ``Trial`` exchanges for that of its own.
+    """
     degree = changes.pop("degree", clients - 1)
-    signed = changes.get("signed", False)
+    signed = changes.pop("signed", False)
     threshold = changes.pop("neighbour_threshold", 2 * degree // 3 + 1 if signed else degree // 2 + 1)
     least = min(clients, threshold + 1)
     terms = Terms(
@@ -54,6 +57,7 @@ def trial_terms(clients: int, *, phases: tuple[PhaseTerms, ...] = ONE_PHASE, **c
         neighbour_threshold=threshold,
         config_hash=CONFIG,
         model_hash=MODEL,
+        roster_hash=ROSTER if signed else b"",
     )
     return replace(terms, **changes)
 
@@ -77,6 +81,8 @@ class Trial:
         self.names = [f"client-{i:03d}" for i in range(clients)]
         self.identities = {name: Identity.fresh(self.entropy) for name in self.names}
         self.roster = self._roster() if self.terms.signed else None
+        if self.roster is not None:
+            self.terms = replace(self.terms, roster_hash=self.roster.file_hash)
         self.server = RoundServer(self.terms, self.roster)
         self.states: dict[str, ClientState] = {}
         self.sent: dict[str, dict[str, Any]] = {}

@@ -70,7 +70,7 @@ def test_the_terms_of_the_run_are_answered() -> None:
         {"round": 4},
         {"least_cohort": 33},
         {"least_survivors": 31},
-        {"signed": True, "neighbour_threshold": 39, "degree": 39},
+        {"roster_hash": bytes(32), "neighbour_threshold": 39, "degree": 39},
         {"phases": (PhaseTerms("values", 32, 16),)},
         {"phases": (PhaseTerms("values", 16, 8),)},
         {"phases": (PhaseTerms("votes", 16, 16),)},

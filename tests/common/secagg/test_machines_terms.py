@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from common.errors import SecAggError
 from common.secagg.adverts import Advert, Adverts
 from common.secagg.client_state import ClientLimits, ClientState, Secrets
-from common.secagg.encoding import u32
+from common.secagg.encoding import pack, u32, unpack
 from common.secagg.messages import (
     Confirmations,
     Opening,
@@ -50,7 +50,8 @@ def test_every_field_changes_the_digest() -> None:
         {"neighbour_threshold": 6},
         {"config_hash": bytes(32)},
         {"model_hash": bytes(32)},
-        {"neighbour_threshold": 6, "signed": True},
+        {"neighbour_threshold": 6, "roster_hash": bytes(32)},
+        {"neighbour_threshold": 6, "roster_hash": bytes(31) + b"\1"},
     ]
     digests = {replace(TERMS, **change).digest for change in others} | {TERMS.digest}
     assert len(digests) == len(others) + 1
@@ -80,6 +81,7 @@ def test_every_field_changes_the_digest() -> None:
         {"degree": 0},
         {"config_hash": bytes(31)},
         {"model_hash": bytes(33)},
+        {"roster_hash": bytes(31)},
     ],
     ids=str,
 )
@@ -92,7 +94,8 @@ def test_terms_out_of_range(change: dict[str, Any]) -> None:
     ("signed", "threshold", "fine"), [(False, 4, False), (False, 5, True), (True, 5, False), (True, 6, True)]
 )
 def test_the_threshold_is_above_half_or_two_thirds(signed: bool, threshold: int, fine: bool) -> None:
-    make = lambda: replace(TERMS, neighbour_threshold=threshold, signed=signed)  # noqa: E731
+    roster = bytes(32) if signed else b""
+    make = lambda: replace(TERMS, neighbour_threshold=threshold, roster_hash=roster)  # noqa: E731
     if fine:
         make()
     else:
@@ -105,7 +108,8 @@ def test_the_threshold_is_above_half_or_two_thirds(signed: bool, threshold: int,
 def test_a_smaller_cohort_keeps_the_strength(degree: int, over: int, cohort: int, signed: bool) -> None:
     """The oracle: fractions, as they are written down."""
     least = 2 * degree // 3 + 1 if signed else degree // 2 + 1
-    terms = replace(TERMS, degree=degree, neighbour_threshold=min(degree, least + over), signed=signed)
+    roster = bytes(32) if signed else b""
+    terms = replace(TERMS, degree=degree, neighbour_threshold=min(degree, least + over), roster_hash=roster)
     k, t = terms.neighbourhood(cohort)
     assert 1 <= t <= k <= cohort - 1
     assert k == cohort - 1 if cohort <= 32 or degree >= cohort - 1 else k in (degree, degree + 1)
@@ -189,10 +193,11 @@ def test_a_stored_state_comes_back_or_is_refused() -> None:
             assert error.code
 
 
-def test_terms_with_a_flag_that_is_none() -> None:
-    given, spoilt = (u32(TERMS.neighbour_threshold) + u32(flag) for flag in (0, 2))
-    with refused("bad_terms"):
-        Terms.from_bytes(TERMS.to_bytes().replace(given, spoilt))
+def test_terms_of_a_roster_are_signed_ones() -> None:
+    assert not TERMS.signed and trial_terms(9, signed=True).signed
+    tag, run, numbers, *rest = unpack(TERMS.to_bytes(), 7)
+    with refused("bad_terms"):  # one number more than there are
+        Terms.from_bytes(pack(tag, run, numbers + u32(1), *rest))
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65])
@@ -208,3 +213,7 @@ def test_the_servers_roster() -> None:
 
     with refused("no_roster"):
         RoundServer(trial_terms(5, signed=True))
+    trial = Trial(5, terms=trial_terms(5, signed=True))
+    assert trial.roster is not None and trial.terms.roster_hash.hex() == trial.roster.digest
+    with refused("other_roster"):
+        RoundServer(trial_terms(5, signed=True), trial.roster)
