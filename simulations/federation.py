@@ -88,8 +88,7 @@ def _run(scenario: Scenario, out: Path, engine: str, reporter: Reporter) -> int:
     refuse_unfit_machine(work, nodes=1 if engine == "local" else None)
     _refuse_output_among_data(scenario, out)
     store = prepared_clients(work, out, reporter)
-    held_out = {"recommendation": out / HELD_OUT_ITEMS, "cooccurrence": out / HELD_OUT_TEXTS}
-    benchmarks = {task: str(path) for task, path in held_out.items() if path.exists()}
+    benchmarks = {task: str(path) for task, path in held_out_benchmarks(out).items()}
     run_config = {
         "scenario": scenario.canonical_json(),
         "out": str(out.resolve()),
@@ -103,6 +102,12 @@ def _run(scenario: Scenario, out: Path, engine: str, reporter: Reporter) -> int:
     if engine != "local":
         raise ConfigError(f"unknown engine {engine!r}", remedy="Engines: local, ray.")
     return run_locally(store, out, run_config, reporter).resumed_from_round
+
+
+def held_out_benchmarks(out: Path) -> dict[str, Path]:
+    """Quality task -> what was held out of the clients in ``out`` for it to ask for."""
+    held_out = {"recommendation": out / HELD_OUT_ITEMS, "cooccurrence": out / HELD_OUT_TEXTS}
+    return {task: path for task, path in held_out.items() if path.exists()}
 
 
 def _refuse_output_among_data(scenario: Scenario, out: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import EvaluationError
-from common.evaluation.audit import FALSE_POSITIVE_RATES, CanaryScores, Evidence, auc, true_positive_rate
+from common.evaluation.audit import FALSE_POSITIVE_RATES, CanaryScores, Evidence, Outcome, auc, true_positive_rate
 from common.evaluation.conformance import Finding
 from common.evaluation.leak import Leak
 from common.evaluation.report.audit_record import (
@@ -25,6 +25,7 @@ from common.evaluation.report.audit_record import (
     ViewRecord,
 )
 from simulations.audit.attacks import NotRun
+from simulations.audit.pictures import absent, map_of, planned_spend, quality_of
 from simulations.audit.scenario import AuditResult, ViewVerdict
 from simulations.doctor import version
 
@@ -40,12 +41,19 @@ NOT_COVERED = (
 )
 OF_SCENARIOS = (
     "The audited run was trained anew, with canaries and without a tenth of the units; it is not the release itself.",
+    "This audit itself: how often attacks were right, and everything about the unprotected run, are computed from the "
+    "real data without noise. Show it to those who may see such figures; do not publish it with the release.",
 )
 
 
 def record_of(result: AuditResult, name: str) -> AuditRecord:
     """The record of an audit of a scenario called ``name``."""
     outcome, reason = result.outcome
+    found = {
+        "spend": planned_spend(result.claim),
+        "quality": quality_of(result.quality.scores, result.claim),
+        "map": map_of(result.table, result.claim, refuted=outcome is Outcome.VIOLATION_FOUND),
+    }
     return AuditRecord(
         identity=identity(name, "scenario", result.scenario.model_dump(mode="json")),
         outcome=str(outcome),  # type: ignore[arg-type]
@@ -55,6 +63,8 @@ def record_of(result: AuditResult, name: str) -> AuditRecord:
         leaks=leak_records(result.leaks),
         not_run=not_run_records(result.not_run),
         conformance=tuple(map(_finding, result.findings)),
+        **found,
+        absent=absent(found, quality=result.quality.reason, table=result.table),
         settings=result.settings,
         not_covered=(*NOT_COVERED, *OF_SCENARIOS),
         seconds=round(result.seconds, 1),

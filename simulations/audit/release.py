@@ -19,11 +19,13 @@ from common.release import Release, load_release, verify
 from common.table import EmbeddingTable, IntArray
 from common.units import Units
 from simulations.audit.attacks import NotRun, tried
+from simulations.audit.pictures import absent, map_of, quality_of, spend_of
 from simulations.audit.record import NOT_COVERED, identity, leak_records, not_run_records
 
 INVERTED = 200  # bags of rows that the inverter is tried on
 FEWEST_PAIRS = 20  # linked, and as many not linked: fewer give a number that looks like one
 BAG = 8  # rows of a bag
+UNMEASURED = "the release holds no figure of quality, so what the protection costs is not known"
 NO_CANARIES = (
     "No canaries were in the training data of this release, so nothing is shown about its noise: "
     "`fedembed audit SCENARIO` trains with canaries.",
@@ -56,13 +58,18 @@ def audit_release(path: Path, *, answers: Answers, seed: int = 0) -> AuditRecord
         FindingRecord(test="T5", subject=check.name, statistic=check.detail, holds=check.passed)
         for check in checked.checks
     ]
+    main = _main(release) if release.tables else None
     leaks: list[Leak] = []
     not_run: list[NotRun] = []
-    if release.tables:
-        table = _main(release)
-        view = View(clients=0, prior=_prior(table), table=table)
-        leaks, not_run = tried(view, None, _truth(table, answers, seed), seed=seed)
+    if main is not None:
+        view = View(clients=0, prior=_prior(main), table=main)
+        leaks, not_run = tried(view, None, _truth(main, answers, seed), seed=seed)
     outcome, reason = _judged(checked.passed, release.certificate)
+    pictured = {
+        "spend": spend_of(release.rounds),
+        "quality": quality_of({"released": release.evaluation}, release.certificate),
+        "map": map_of(main, release.certificate, refuted=not checked.passed),
+    }
     return AuditRecord(
         identity=identity(str(path), "release", dict(release.scenario)),
         outcome=str(outcome),  # type: ignore[arg-type]
@@ -75,6 +82,8 @@ def audit_release(path: Path, *, answers: Answers, seed: int = 0) -> AuditRecord
         leaks=leak_records(leaks),
         not_run=not_run_records(not_run),
         conformance=tuple(findings),
+        **pictured,
+        absent=absent(pictured, quality=UNMEASURED, table=main),
         settings={"seed": seed, "canaries": 0},
         not_covered=(*NOT_COVERED, *NO_CANARIES),
         seconds=round(time.monotonic() - started, 1),

@@ -52,6 +52,10 @@ def test_a_scenario_is_judged_and_the_record_kept(scenario: Path, capsys: pytest
     assert {view.view for view in record.views} == {"sums", "table"} and record.settings["seed"] == 1
     assert all(finding.holds for finding in record.conformance)
     assert {leak.attack for leak in record.leaks} >= {"row_support", "membership"}
+    assert [entry.round for entry in record.spend] == [1, 2]
+    assert record.spend[1].epsilon["public"] == record.claim.certificate["observers"]["public"]["epsilon"]
+    assert record.map is not None and len(record.map.keys) == len(record.map.x) == 60
+    assert "no quality task" in record.absent["quality"]
     assert "<html" in (out / "audit.html").read_text()
 
 
@@ -61,6 +65,8 @@ def test_a_release_alone_proves_no_noise(release: Path, tmp_path: Path, capsys: 
     labels.write_text("".join(f"{key}\t{'even' if k % 2 else 'odd'}\n" for k, key in enumerate(keys)))
     assert main(["audit", str(release), "--out", str(tmp_path / "a"), "--labels", str(labels)]) == 0
     text = capsys.readouterr().out
+    record = AuditRecord.model_validate_json((tmp_path / "a" / "audit.json").read_text())
+    assert [entry.round for entry in record.spend] == [1, 2] and record.map is not None and not record.quality
     assert text.startswith("INCONCLUSIVE") and "attributes" in text and "not run: row_support" in text
 
 

@@ -7,8 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from common.evaluation.report import audit_plots, audit_template
-from common.evaluation.report.audit_record import AuditRecord, LeakRecord, ViewRecord
+import numpy as np
+
+from common.evaluation.report import audit_plots, audit_template, plots
+from common.evaluation.report.audit_record import AuditRecord, LeakRecord, MapRecord, QualityRecord, ViewRecord
 from common.evaluation.report.words import compiled, flattened, observers, unit_name
 
 _VERDICTS = {
@@ -50,7 +52,7 @@ _AT_ONE_PERCENT = "tpr@0.01"
 def write_audit_page(record: AuditRecord) -> str:
     """The audit as one HTML page without scripts, links or anything loaded from elsewhere.
 
-    Every number on it is in ``record``, and every number of ``record`` is on it.
+    Every number on it is in ``record``, and every number of ``record`` is on it; coordinates of the map are drawn.
     """
     claim, entries = _readable(record.claim.certificate), _mapping(record.claim.certificate.get("observers"))
     style, meaning = _VERDICTS[record.outcome]
@@ -71,10 +73,13 @@ def write_audit_page(record: AuditRecord) -> str:
         refused=[(_question(n.attack), n) for n in record.not_run],
         checks="tests of the mechanism" if record.identity.kind == "scenario" else "checks of the folder",
         broken=[finding for finding in record.conformance if not finding.holds],
-        trade_offs=[(_SEEN[view.view], drawn) for view in record.views if (drawn := audit_plots.trade_off_plot(view))],
+        trade_offs=_trade_offs(record.views),
         leaks=_leak_plots(record.leaks),
         caps=audit_plots.cap_plot(record.views),
         detectable=audit_plots.detectable_plot(record.views),
+        spend=_spend_plot(record),
+        costs=_cost_plots(record.quality),
+        mapped=_map_plot(record.map),
         facts=flattened({n: v for n, v in record.claim.certificate.items() if n not in hidden}),
         entries=flattened({n: {k: v for k, v in _mapping(o).items() if k != "event"} for n, o in entries.items()}),
         events=json.dumps({n: o["event"] for n, o in entries.items() if "event" in _mapping(o)}, indent=1),
@@ -202,3 +207,36 @@ def _leak_plots(leaks: Sequence[LeakRecord]) -> list[tuple[str, str]]:
         groups.setdefault(leak.sees, []).append(leak)
     drawn = [(_seen(sees), audit_plots.leak_plot(sees, group)) for sees, group in groups.items()]
     return [(seen, drawing) for seen, drawing in drawn if drawing]
+
+
+def _trade_offs(views: Sequence[ViewRecord]) -> list[tuple[str, str]]:
+    """(what is seen, against whose claim, drawing), once for observers who see and are promised the same."""
+    drawn = [
+        (f"{_SEEN[view.view]}, against {who}", audit_plots.trade_off_plot(view))
+        for who, view in audit_plots.distinct(views)
+    ]
+    return [(seen, drawing) for seen, drawing in drawn if drawing]
+
+
+def _spend_plot(record: AuditRecord) -> str:
+    """Epsilon over rounds; one round needs no drawing."""
+    last = max((entry.round for entry in record.spend), default=0)
+    rounds: list[dict[str, Any]] = [{} for _ in range(last)]
+    for entry in record.spend:
+        rounds[entry.round - 1] = {"epsilon": entry.epsilon}
+    target = record.claim.certificate.get("target_epsilon")
+    drawn = plots.spend_lines(rounds) if last > 1 else {}
+    return plots.spend_plot(drawn, target if _is_number(target) else None, width_in=audit_plots.HALF_IN)
+
+
+def _cost_plots(scores: Sequence[QualityRecord]) -> list[tuple[str, str, str]]:
+    """(task, baseline, drawing) for every figure of quality."""
+    groups: dict[tuple[str, str], list[QualityRecord]] = {}
+    for score in scores:
+        groups.setdefault((score.task, score.metric), []).append(score)
+    drawn = [(task, group[0].baseline_name, audit_plots.quality_plot(group)) for (task, _), group in groups.items()]
+    return [(task, baseline, drawing) for task, baseline, drawing in drawn if drawing]
+
+
+def _map_plot(mapped: MapRecord | None) -> str:
+    return "" if mapped is None else plots.map_plot(np.column_stack([mapped.x, mapped.y]), mapped.keys)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from common.evaluation.report.audit_record import LeakRecord, Number, TestLine, ViewRecord
+from common.evaluation.report.audit_record import LeakRecord, Number, QualityRecord, TestLine, ViewRecord
 from common.evaluation.report.plots import ACCENT, INK, MUTED, RULE, SECOND, short, svg
+from common.evaluation.report.words import risk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 HALF_IN = 3.45
 _ROW_IN, _FOOT_IN, _KEY_IN = 0.4, 0.45, 0.24
 _ALARM = "#a11d1d"
+_COST_IN = 2.5
+_BAND, _UNLIMITED = 1.25, 1.5  # in the largest epsilon of a picture: where infinity's band begins, and its middle
 _LEAST_FACTOR = 4.0  # axes of noise errors reach at least so far
 
 
@@ -68,15 +72,15 @@ def _leak_row(axes: Axes, place: int, leak: LeakRecord) -> None:
 
 def cap_plot(views: Sequence[ViewRecord]) -> str:
     """For every design of canaries: the epsilon claimed, the one shown, and the largest that could have been shown."""
-    rows = designs(views)
+    rows = _labelled(views)
     ceilings = [cap(tests) for _, _, tests in rows]
     found = [shown(tests) for _, _, tests in rows]
-    finite = [x for x in (*ceilings, *found) if isinstance(x, float)] + [v.claimed_epsilon for v, _, _ in rows]
+    finite = [x for x in (*ceilings, *found) if isinstance(x, float)] + [view.claimed_epsilon for _, view, _ in rows]
     edge = 1.08 * max(finite, default=1.0)
 
     def draw(figure: Figure) -> None:
-        axes = _rows(figure, [f"{view.view}: {design}" for view, design, _ in rows])
-        for place, (view, _, _) in enumerate(rows):
+        axes = _rows(figure, [label for label, _, _ in rows])
+        for place, (_, view, _) in enumerate(rows):
             reach, bound = ceilings[place], found[place]
             end = edge if reach == "inf" else reach
             if isinstance(end, float):
@@ -96,12 +100,12 @@ def cap_plot(views: Sequence[ViewRecord]) -> str:
 
 def detectable_plot(views: Sequence[ViewRecord]) -> str:
     """For every design of canaries: by what factor noise had to be too small for this audit to notice."""
-    rows = designs(views)
+    rows = _labelled(views)
     found = [detectable(tests) for _, _, tests in rows]
     edge = max([_LEAST_FACTOR, *(1.1 * x for x in found if isinstance(x, float))])
 
     def draw(figure: Figure) -> None:
-        axes = _rows(figure, [f"{view.view}: {design}" for view, design, _ in rows])
+        axes = _rows(figure, [label for label, _, _ in rows])
         for place, factor in enumerate(found):
             if isinstance(factor, float):
                 axes.barh(place, edge - factor, left=factor, height=0.3, color=ACCENT, alpha=0.75, label="noticed")
@@ -113,6 +117,66 @@ def detectable_plot(views: Sequence[ViewRecord]) -> str:
         _key(figure, axes, columns=2)
 
     return _of_rows("detectable", len(rows), draw)
+
+
+def quality_plot(scores: Sequence[QualityRecord]) -> str:
+    """One figure of quality against the epsilon claimed: runs with 95 % intervals, the baseline as a line.
+
+    A run without protection stands at infinity, in a band of its own at the right.
+    """
+    rows = [score for score in scores if isinstance(score.value, float)]
+    limited = max([score.epsilon for score in rows if isinstance(score.epsilon, float)], default=1.0)
+    unlimited = _UNLIMITED * limited
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axvspan(_BAND * limited, unlimited * 2 - _BAND * limited, color=RULE, alpha=0.45, linewidth=0)
+        for score in rows:
+            if isinstance(score.value, float):
+                place = score.epsilon if isinstance(score.epsilon, float) else unlimited
+                _quality_point(axes, place, score.value, score)
+        for value in {score.baseline_value for score in rows}:
+            if isinstance(value, float):
+                axes.axhline(value, color=MUTED, linestyle="--", linewidth=1.2, label="baseline")
+        ticks = [0.0, limited] if any(isinstance(score.epsilon, float) for score in rows) else [0.0]
+        axes.set_xticks([*ticks, unlimited], labels=[*(risk(tick) for tick in ticks), "∞"])
+        axes.set_xlim(0, unlimited * 2 - _BAND * limited)
+        axes.margins(y=0.2)
+        better = "higher" if rows[0].higher_is_better else "lower"
+        axes.set(xlabel="epsilon claimed", ylabel=f"{short(rows[0].metric, 22)} ({better} is better)")
+        _key(figure, axes, columns=3)
+
+    return svg(f"cost {rows[0].task} {rows[0].metric}", _COST_IN, draw, width_in=HALF_IN) if rows else ""
+
+
+def _quality_point(axes: Axes, place: float, value: float, score: QualityRecord) -> None:
+    shape, colour, face = ("D", SECOND, "white") if score.run == "unprotected" else ("o", ACCENT, ACCENT)
+    if isinstance(score.ci_low, float) and isinstance(score.ci_high, float):
+        axes.plot([place, place], [score.ci_low, score.ci_high], color=colour, linewidth=2, alpha=0.6)
+    axes.plot([place], [value], shape, markersize=6, color=face, markeredgecolor=colour, label=score.run)
+
+
+def distinct(views: Sequence[ViewRecord]) -> list[tuple[str, ViewRecord]]:
+    """(whose claim, view): observers who see the same and are promised the same share one drawing."""
+    groups: list[tuple[list[str], ViewRecord]] = []
+    for view in views:
+        same = [names for names, first in groups if first.model_copy(update={"observer": view.observer}) == view]
+        if same:
+            same[0].append(view.observer)
+        else:
+            groups.append(([view.observer], view))
+    return [(" and ".join(names).replace("_", " "), view) for names, view in groups]
+
+
+def _labelled(views: Sequence[ViewRecord]) -> list[tuple[str, ViewRecord, list[TestLine]]]:
+    """(label, view, tests) of every design of the distinct views; whose claim, only where one view tests several."""
+    groups = distinct(views)
+    often = Counter(view.view for _, view in groups)
+    return [
+        (f"{view.view}{f', {who}' if often[view.view] > 1 else ''}: {design}", view, tests)
+        for who, view in groups
+        for _, design, tests in designs([view])
+    ]
 
 
 def designs(views: Sequence[ViewRecord]) -> list[tuple[ViewRecord, str, list[TestLine]]]:

@@ -119,6 +119,39 @@ class FindingRecord(_Part):
     holds: bool
 
 
+class SpendRecord(_Part):
+    """Epsilon spent when a round had been released."""
+
+    round: int
+    epsilon: dict[str, float] = Field(description="observer -> epsilon; of those against whom something is claimed")
+
+
+class QualityRecord(_Part):
+    """One figure of quality of one run, beside its baseline: the fields of evaluation.json, and whose it is."""
+
+    run: Literal["audited", "unprotected", "released"]
+    epsilon: Number = Field(description='claimed against the public; "inf" where nothing is claimed')
+    task: str
+    metric: str
+    value: Number
+    ci_low: Number = Field(description="lower end of the 95 % interval")
+    ci_high: Number = Field(description="upper end of the 95 % interval")
+    n: int
+    coverage: float = Field(description="share of the benchmark that the table could answer")
+    higher_is_better: bool
+    baseline_name: str
+    baseline_value: Number
+
+
+class MapRecord(_Part):
+    """First rows of the table on the two directions in which they vary most."""
+
+    keys: tuple[str, ...] = Field(description="public keys of the rows")
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    variance_share: float = Field(description="share of the rows' variance that the two directions hold")
+
+
 class AuditRecord(_Part):
     """An audit, whole."""
 
@@ -131,6 +164,14 @@ class AuditRecord(_Part):
     leaks: tuple[LeakRecord, ...]
     not_run: tuple[NotRunRecord, ...]
     conformance: tuple[FindingRecord, ...]
+    spend: tuple[SpendRecord, ...] = Field(default=(), description="epsilon over rounds, at up to six of them")
+    quality: tuple[QualityRecord, ...] = ()
+    map: MapRecord | None = Field(
+        default=None, description="of the table with its noise; null where the audit cannot vouch for noise"
+    )
+    absent: dict[str, str] = Field(
+        default_factory=dict, description="which of spend, quality and map are missing, and why"
+    )
     settings: dict[str, Any] = Field(description="canaries, seed, clients, how sums were taken")
     not_covered: tuple[str, ...] = Field(description="in words, for people")
     seconds: float

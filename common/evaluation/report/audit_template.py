@@ -1,6 +1,7 @@
 """The audit page's Jinja2 template. A Python module for the reason that the report's is one."""
 
 # ruff: noqa: E501
+from common.evaluation.report.audit_pictures import COSTS, PICTURES
 from common.evaluation.report.markup import ACCOUNTANTS, HEAD, STYLE
 
 OWN_STYLE = """\
@@ -170,29 +171,6 @@ _TABLES = (
 """
 )
 
-_PICTURES = """\
-{% if trade_offs or leaks or caps or detectable %}
-<section class="pictures">
-<h2>In pictures</h2>
-{% if trade_offs %}
-<h3>Who is found, and at the price of how many wrong accusations</h3>
-<div class="pair">{% for seen, drawn in trade_offs %}<figure><b>From {{ seen }}</b>{{ drawn|drawing }}</figure>{% endfor %}</div>
-<p class="small">Dashed: the most that the claim allows. Solid: the audit's canaries. Near the dotted line an adversary might as well guess. A measured line may cross the dashed one by chance; the tests below decide.</p>
-{% endif %}
-{% if caps or detectable %}
-<h3>What this audit could have seen</h3>
-<div class="pair">{% if caps %}<figure><b>Epsilon: claimed, shown, and the most it could show</b>{{ caps|drawing }}</figure>{% endif %}{% if detectable %}<figure><b>Errors of the noise that it would have noticed</b>{{ detectable|drawing }}</figure>{% endif %}</div>
-<p class="small">Silence counts only where the bar reaches beyond the claim. A red bar cannot speak: even without any noise this audit would have found nothing there.</p>
-{% endif %}
-{% if leaks %}
-<h3>Attacks on the real data, before and after</h3>
-<div class="pair">{% for seen, drawn in leaks %}<figure><b>From {{ seen }}</b>{{ drawn|drawing }}</figure>{% endfor %}</div>
-<p class="small">Upright stroke: guessing. Diamond: the same attack on a run without protection. Dot: the audited run, with its 95 % interval.</p>
-{% endif %}
-</section>
-{% endif %}
-"""
-
 _TESTS = """\
 <section class="engineer">
 <h2>For engineers</h2>
@@ -284,8 +262,9 @@ PAGE = (
     + _FOUND
     + _NOT_COVERED
     + _TABLES
-    + _PICTURES
+    + PICTURES
     + _TESTS
+    + COSTS
     + _NUMBERS
     + ACCOUNTANTS
     + _END

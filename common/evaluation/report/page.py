@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.evaluation.report import plots, template
-from common.evaluation.report.summary import NEIGHBORS, map_facts, neighbor_lists
+from common.evaluation.report.summary import NEIGHBORS, map_facts, neighbor_lists, principal_plane
 from common.evaluation.report.words import compiled, flattened, observers, unit_name
 from common.evaluation.score import Score
 from common.table import EmbeddingTable
@@ -54,7 +54,7 @@ def write_report(release: ReleaseView) -> str:
         unit=unit_name(claim),
         scores=release.evaluation,
         quality_plot=plots.quality_plot(release.evaluation),
-        spend_plot=plots.spend_plot(rounds, claim.get("target_epsilon")),
+        spend_plot=plots.spend_plot(plots.spend_lines(rounds), claim.get("target_epsilon")),
         history_plots=_history_plots(rounds),
         tables=_tables(release),
         encoder={name: list(np.shape(array)) for name, array in release.model.items()},
@@ -94,7 +94,7 @@ def _tables(release: ReleaseView) -> list[dict[str, Any]]:
             "name": name,
             "rows": len(table),
             "dimensions": table.dimensions,
-            "map": plots.map_plot(table),
+            "map": plots.map_plot(principal_plane(table)[0], table.keys),
             "mapped": facts[name]["rows"],
             "share": facts[name]["variance_share"],
             "neighbors": lists[name] if len(table) > NEIGHBORS else {},

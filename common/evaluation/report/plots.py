@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from common.evaluation.report.summary import principal_plane
 from common.evaluation.score import Score
-from common.table import EmbeddingTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 INK, MUTED, RULE = "#1c2430", "#6b7480", "#d5d9de"
 ACCENT, SECOND, THIRD = "#1f4e79", "#b5651d", "#4a7c59"
 WIDTH_IN = 7.2
+FEWEST_MAPPED = 3  # rows that make a map
 _LABELS = 60
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -91,14 +91,21 @@ def _quality_panel(axes: Axes, metric: str, group: list[Score]) -> None:
     axes.set_xlabel(f"{short(metric, 40)} ({better})")
 
 
-def spend_plot(rounds: Sequence[Mapping[str, Any]], target: float | None) -> str:
-    """Epsilon spent up to each round, one line an observer that the mode protects against."""
-    observers: dict[str, list[tuple[float, float]]] = {}
+def spend_lines(rounds: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """Observer that the mode protects against -> (rounds released, epsilon spent), where a history states them."""
+    lines: dict[str, list[tuple[float, float]]] = {}
     for number, entry in enumerate(rounds, start=1):
         spent = entry.get("epsilon")
         for observer, value in spent.items() if isinstance(spent, Mapping) else ():
-            if isinstance(value, (int, float)) and math.isfinite(value):
-                observers.setdefault(str(observer), []).append((number, float(value)))
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+                lines.setdefault(str(observer), []).append((number, float(value)))
+    return lines
+
+
+def spend_plot(
+    observers: Mapping[str, list[tuple[float, float]]], target: float | None, *, width_in: float = WIDTH_IN
+) -> str:
+    """Epsilon spent up to each round, one line an observer; ``observers`` as from ``spend_lines``."""
     if not observers:
         return ""
 
@@ -116,7 +123,7 @@ def spend_plot(rounds: Sequence[Mapping[str, Any]], target: float | None) -> str
         axes.set_ylim(0, 1.12 * max(target or 0.0, axes.get_ylim()[1] / 1.05))
         axes.legend(fontsize=8, loc="lower right")
 
-    return svg("spend", 2.5, draw)
+    return svg("spend", 2.5, draw, width_in=width_in)
 
 
 def _same_lines(lines: Mapping[str, list[tuple[float, float]]]) -> dict[tuple[tuple[float, float], ...], list[str]]:
@@ -159,11 +166,15 @@ def _line(axes: Axes, points: list[tuple[float, float]], colour: str, *, label: 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def map_plot(table: EmbeddingTable) -> str:
-    """The first rows of a table on their principal plane, with as many labels as fit without overlap (at most 60)."""
-    if len(table) < 3:
+def map_plot(points: NDArray[np.float64], keys: Sequence[str]) -> str:
+    """Rows of a table on a plane, with as many labels as fit without overlap (at most 60).
+
+    Args:
+        points: shape (R, 2), as from ``principal_plane``.
+        keys: of these rows, and perhaps of more.
+    """
+    if len(points) < FEWEST_MAPPED:
         return ""
-    points, _ = principal_plane(table)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -172,7 +183,7 @@ def map_plot(table: EmbeddingTable) -> str:
         axes.margins(0.04)
         axes.spines[["left", "bottom"]].set_visible(False)
         figure.draw_without_rendering()  # fixes the layout, so that labels can be measured against it
-        _place_labels(axes, points, table.keys)
+        _place_labels(axes, points, keys)
 
     return svg("map", 5.2, draw)
 

@@ -1,39 +1,15 @@
-"""Records of audits, made up, and a reader of the page."""
+"""Records of audits, made up."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+from common.evaluation.report.audit_page import write_audit_page
 from common.evaluation.report.audit_record import AuditRecord
+from tests.common.report._pages import certificate, text_of
 
 REASON = "none of 4 tests rejects epsilon = 2.99591 at delta = 1e-06"
-
-
-def certificate() -> dict[str, Any]:
-    def observer(epsilon: float | None) -> dict[str, Any]:
-        return {
-            "epsilon": epsilon,
-            "reason": None if epsilon else "it is trusted",
-            "tpr_at_fpr": {"0.01": 0.20091} if epsilon else None,
-            "event": {"event": "gaussian", "noise_multiplier": 2.676455} if epsilon else {"event": "non_private"},
-            "second_opinion": {"lower": 2.98101, "estimate": 2.99202, "upper": 3.01303} if epsilon else None,
-        }
-
-    return {
-        "sentence": "For anyone but the coordinator, epsilon = 2.996.",
-        "mode": "central",
-        "void": False,
-        "void_reason": None,
-        "unit": "record",
-        "unit_is_client": False,
-        "adjacency": "add or remove one unit",
-        "delta": 1e-6,
-        "target_epsilon": 3.0,
-        "observers": {name: observer(2.99591) for name in ("other_clients", "public")}
-        | {"coordinator": observer(None)},
-        "accountants": {"first": {"name": "PLD"}},
-        "not_covered": ["other runs on the same data"],
-    }
 
 
 def line(**changes: Any) -> dict[str, Any]:
@@ -100,6 +76,35 @@ LEAKS = (
 )
 
 
+def quality(**changes: Any) -> dict[str, Any]:
+    """A figure of quality of one run."""
+    return {
+        "run": "audited",
+        "epsilon": 2.99591,
+        "task": "similarity:pairs.tsv",
+        "metric": "spearman",
+        "value": 0.51234,
+        "ci_low": 0.43017,
+        "ci_high": 0.59028,
+        "n": 203,
+        "coverage": 0.57143,
+        "higher_is_better": True,
+        "baseline_name": "random table",
+        "baseline_value": 0.01234,
+        **changes,
+    }
+
+
+BARE = quality(run="unprotected", epsilon="inf", value=0.61122, ci_low=0.54033, ci_high=0.67044)
+SPEND = tuple({"round": k, "epsilon": {"public": e, "other_clients": e}} for k, e in ((2, 1.98765), (4, 2.99591)))
+MAP = {
+    "keys": ["one", "two", "three", "four"],
+    "x": [0.1, -1.5, 1.25, 0.5],
+    "y": [1.0, -0.25, 0.5, -2.0],
+    "variance_share": 0.40832,
+}
+
+
 def audit(**changes: Any) -> AuditRecord:
     """The audit of a scenario in mode central."""
     content: dict[str, Any] = {
@@ -120,6 +125,9 @@ def audit(**changes: Any) -> AuditRecord:
             {"test": "T1", "subject": "over-norm", "statistic": "moves 1.0000 C, bound 1", "holds": True},
             {"test": "T2", "subject": "table words", "statistic": "sd ratio 1.002, p = 0.4", "holds": True},
         ],
+        "spend": SPEND,
+        "quality": [quality(), BARE],
+        "map": MAP,
         "settings": {"canaries": 1000, "seed": 8123456789012345678, "clients": 60},
         "not_covered": ["An audit tries attacks; it cannot show that none exists."],
         "seconds": 41.7,
@@ -131,5 +139,27 @@ def audit_of_release(**changes: Any) -> AuditRecord:
     """The audit of a folder: no canaries, no unprotected control."""
     identity = {**audit().identity.model_dump(), "kind": "release", "audited": "runs/first/release"}
     leaks = [{**leak, "control_value": None} for leak in LEAKS if leak["sees"] == "table"]
-    found = {"identity": identity, "outcome": "INCONCLUSIVE", "views": [], "leaks": leaks, "reason": "no canary was in"}
+    found: dict[str, Any] = {
+        "quality": [quality(run="released")],
+        "identity": identity,
+        "outcome": "INCONCLUSIVE",
+        "views": [],
+        "leaks": leaks,
+        "reason": "no canary was in",
+    }
     return audit(**{**found, "settings": {"canaries": 0, "seed": 0}, **changes})
+
+
+RECORDS = {"scenario": audit, "release": audit_of_release}
+UNPICTURED: dict[str, Any] = {"spend": (), "quality": (), "map": None}
+
+
+@functools.cache
+def drawn(kind: str) -> str:
+    """The page of a made-up audit; drawing takes most of its time, so it is done once."""
+    return write_audit_page(RECORDS[kind]())
+
+
+def first_part(html: str) -> str:
+    """What the privacy officer reads, as text."""
+    return text_of(html).split("For engineers")[0]
