@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common.config import Scenario
 from common.errors import EvaluationError
-from common.evaluation.audit import CanaryScores, Outcome, Verdict, alpha_of_each, audited
+from common.evaluation.audit import CanaryScores, Outcome, Verdict, audited
 from common.evaluation.conformance import Finding
 from common.evaluation.leak import Leak
 from common.privacy.plan import PrivacyPlan
@@ -26,7 +26,6 @@ from simulations.audit.canaries import DESIGNS, Canaries
 from simulations.audit.expected import claimed_stddev, noise_of_those_left_out
 from simulations.audit.pictures import Quality, measured
 from simulations.audit.planting import Planted, plant, unprotected
-from simulations.audit.references import REFERENCES, checked_count, halves, with_references
 from simulations.audit.watching import Watched, watch
 from simulations.conformance import conformance
 
@@ -100,18 +99,12 @@ class AuditResult:
 
 
 def audit_scenario(
-    scenario: Scenario,
-    *,
-    reporter: Reporter,
-    canaries: int = CANARIES,
-    references: int = REFERENCES,
-    seed: int | None = None,
+    scenario: Scenario, *, reporter: Reporter, canaries: int = CANARIES, seed: int | None = None
 ) -> AuditResult:
     """Train ``scenario`` with canaries, train it again without protection, and compare. The data are read anew.
 
     Args:
         canaries: how many are planted of every design.
-        references: how many tables the adversary trains itself, with protection and without; 0 or an even number.
         seed: of who is planted and left out; from the operating system where none is given, so that nobody can choose
             it after the fact. It is written into the result.
 
@@ -129,18 +122,14 @@ def audit_scenario(
         planted = plant(scenario, Path(name), reporter, count=canaries, seed=chosen)
         watched = watch(planted, reporter)
         reporter.preparing("training once more without protection, for the attacks' control")
-        bare = unprotected(scenario)
-        control = plant(bare, Path(name), reporter, count=canaries, seed=chosen)
+        control = plant(unprotected(scenario), Path(name), reporter, count=canaries, seed=chosen)
         unprotected_view = watch(control, reporter).view
         reporter.preparing("scoring both tables")
         tables = {"audited": watched.view.table, "unprotected": unprotected_view.table}
         quality = measured(scenario, tables, Path(name))
-    views = tuple(verdicts(planted, watched, scenario))
-    half = halves(planted, count=checked_count(references), seed=chosen)
-    known = with_references(watched.view, planted, scenario, chosen=half, reporter=reporter)
-    beside = with_references(unprotected_view, control, bare, chosen=half, reporter=reporter)
+    views = tuple(_verdicts(planted, watched, scenario))
     reporter.preparing("attacking both")
-    leaks, not_run = tried(known, beside, truth_of(planted))
+    leaks, not_run = tried(watched.view, unprotected_view, truth_of(planted))
     reporter.preparing("conformance")
     plan = claimed_plan(planted, scenario)
     return AuditResult(
@@ -152,8 +141,7 @@ def audit_scenario(
         findings=(*conformance(scenario), *noise_of_those_left_out(planted, watched)),
         quality=quality,
         table=watched.view.table,
-        settings=planted.settings
-        | {"references": len(half), "seed": chosen, "seed_from": "operating system" if seed is None else "caller"},
+        settings=planted.settings | {"seed": chosen, "seed_from": "operating system" if seed is None else "caller"},
         seconds=time.monotonic() - started,
     )
 
@@ -172,22 +160,19 @@ def _of_claim(leak: Leak, plan: PrivacyPlan) -> Leak:
     return replace(leak, promised=leak.promised and not trusted)
 
 
-def verdicts(planted: Planted, watched: Watched, scenario: Scenario) -> Iterator[ViewVerdict]:
-    """The verdict of every view against whose observers anything is claimed; they share one error rate."""
+def _verdicts(planted: Planted, watched: Watched, scenario: Scenario) -> Iterator[ViewVerdict]:
     plan = claimed_plan(planted, scenario)
     shown = [("sums", observer, watched.sums) for observer in ("coordinator", "other_clients")]
     shown.append(("table", "public", watched.table))
     if watched.updates is not None:
         shown.insert(0, ("updates", "coordinator", watched.updates))
-    claims = [(view, observer, parts, plan.epsilon(observer)) for view, observer, parts in shown]
-    tested = [claim for claim in claims if np.isfinite(claim[3])]  # nothing is claimed against the others
-    alpha = alpha_of_each([(view, epsilon) for view, _, _, epsilon in tested])
-    for view, observer, parts, epsilon in tested:
+    for view, observer, parts in shown:
+        epsilon = plan.epsilon(observer)
+        if not np.isfinite(epsilon):
+            continue  # nothing is claimed against whoever sees this
         scores = tuple(scores_of(planted, watched, view, parts))
         if scores:
-            verdict = audited(
-                scores, claimed_epsilon=epsilon, delta=plan.delta, alpha=alpha, test_mode=plan.test_mode
-            )
+            verdict = audited(scores, claimed_epsilon=epsilon, delta=plan.delta, test_mode=plan.test_mode)
         else:
             verdict = Verdict(
                 Outcome.INCONCLUSIVE, "no trace of any canary differs from any other", epsilon, plan.delta
