@@ -88,16 +88,34 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class Interactions:
+    """Users of whom the adversary knows some rows, and asks whether one row more was theirs in the training data.
+
+    Attributes:
+        known: the rows that are known of user m: ``known.columns["rows"][offsets[m]:offsets[m + 1]]``.
+        rows: shape (M,), the row that is asked for.
+    """
+
+    known: Units
+    rows: IntArray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
 class Question:
     """What an attack is asked, without the answers: all of the truth that guessing may see.
 
     Attributes:
         candidates: units whose membership is asked for.
         pairs: shape (P, 2), pairs of rows whose relation is asked for.
+        interactions: users, and a row of which it is asked whether it was theirs.
     """
 
     candidates: Candidates | None = None
     pairs: IntArray | None = None
+    interactions: Interactions | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +128,8 @@ class Truth:
         member: shape (N,), the answer.
         pairs: shape (P, 2), two rows each, whose relation is asked for (an edge, an interaction), and
         linked: shape (P,), the answer.
+        interactions: users, and a row of which it is asked whether it was theirs, and
+        interacted: shape (M,), the answer.
         labels: row -> attribute of what the row stands for.
     """
 
@@ -118,9 +138,11 @@ class Truth:
     member: NDArray[np.bool_] | None = None
     pairs: IntArray | None = None
     linked: NDArray[np.bool_] | None = None
+    interactions: Interactions | None = None
+    interacted: NDArray[np.bool_] | None = None
     labels: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def question(self) -> Question:
         """What is asked, without the answers."""
-        return Question(self.candidates, self.pairs)
+        return Question(self.candidates, self.pairs, self.interactions)

@@ -12,8 +12,8 @@ from common.errors import EvaluationError
 from common.evaluation import leakage
 from common.evaluation.leak import Leak
 from common.evaluation.view import Truth, View
-from common.families import RowFamily
 from common.table import IntArray
+from simulations.audit.asked import rows_of
 from simulations.audit.families import ordinary
 from simulations.audit.planting import Planted
 
@@ -34,10 +34,13 @@ class NotRun:
 
 def truth_of(planted: Planted) -> Truth:
     """What is true of the real clients of an audited run."""
+    asked = planted.asked
     return Truth(
         held_rows=tuple(_held(planted, k) for k in range(planted.real_clients)),
-        candidates=planted.candidates,
-        member=planted.member,
+        candidates=asked.candidates,
+        member=asked.member,
+        interactions=asked.interactions,
+        interacted=asked.interacted,
     )
 
 
@@ -73,7 +76,5 @@ def _beside(leaks: list[Leak], control: dict[str, float]) -> list[Leak]:
 
 def _held(planted: Planted, index: int) -> IntArray:
     """Rows that a real client's data hold, ascending."""
-    units, family = ordinary(planted.store.client(index)), planted.work.family
-    if isinstance(family, RowFamily):
-        return np.unique(family.held_rows(units))
-    return np.unique(units.columns["rows"].astype(np.int64)) if "rows" in units.columns else np.empty(0, np.int64)
+    rows = rows_of(ordinary(planted.store.client(index)))
+    return np.empty(0, np.int64) if rows is None else np.unique(rows)

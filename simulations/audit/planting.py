@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common.config import Scenario, build_scenario
 from common.errors import EvaluationError, UsageError
 from common.evaluation.audit.verdict import FEWEST_CANARIES
-from common.evaluation.view import Candidates
 from common.families import AdditiveFamily
 from common.files import disk_errors
 from common.table import IntArray, RowDomain
-from common.units import ClientStore, Units
+from common.units import ClientStore
 from common.work import Work, work_for
 from server.progress import Reporter
+from simulations.audit.asked import Asked, with_questions
 from simulations.audit.canaries import DESIGNS, KEY_PREFIX, Canaries, left_out
 from simulations.audit.families import canaried, marked
 from simulations.cohort import ASSUMED_CLIENTS, with_cohort
 from simulations.federation import enrolled_work, prepared_clients
 
 _NEVER = 1e-9  # frequency of a canary's row beside the rarest real one: no negative sample is drawn there
-MOST_CANDIDATES, CANDIDATE_SHARE = 4000, 0.2
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class Planted:
         real_clients: how many are real.
         canaries: which of them are in is known to the auditor alone.
         clients_of: shape (m,), number of the client that would send each canary.
-        candidates: real units of which a coin left out half; ``None`` where units hold no rows.
-        member: shape (N,), which of them were left in.
+        asked: what attacks on real clients are asked about, and the data before anything was left out for that.
+        real_domain: the rows that are not canaries'; ``None`` for encoders.
         left_out: designs of canaries that could not be planted, each with the reason.
     """
 
@@ -49,8 +47,8 @@ class Planted:
     real_clients: int
     canaries: Canaries
     clients_of: IntArray
-    candidates: Candidates | None
-    member: NDArray[np.bool_] | None
+    asked: Asked
+    real_domain: RowDomain | None
     left_out: Mapping[str, str]
 
     def with_canaries(self, round_number: Callable[[], int]) -> Work:
@@ -95,7 +93,7 @@ def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    store, candidates, member = _with_candidates(prepared_clients(base, out, reporter), rng)
+    store, asked = with_questions(prepared_clients(base, out, reporter), rng)
     per_row = 1 if _rows_tell_apart(base) else min(s.shape[1] for s in base.update_specs if s.is_table)
     impossible = left_out(base.update_specs, rounds=base.plan.rounds, family=base.family.name)
     allowed = [number for number, name in enumerate(DESIGNS) if name not in impossible]
@@ -108,7 +106,7 @@ def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed
     )
     names = tuple(f"{KEY_PREFIX}client-{k}" for k in range(len(numbers)))
     domain = None if base.domain is None else _extended(base.domain, -(-count // per_row))
-    work = work_for(_with_room(scenario, len(store), len(names), masked=masked), domain)
+    work = work_for(with_room(scenario, len(store), len(names), masked=masked), domain)
     canaries = Canaries(
         included, design, work.update_specs, len(base.domain or ()), per_row, _clip_of(work), work.plan.rounds
     )
@@ -118,8 +116,8 @@ def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed
         len(store),
         canaries,
         np.full(count, len(store)) if together else len(store) + np.arange(count),
-        candidates,
-        member,
+        asked,
+        base.domain,
         impossible,
     )
 
@@ -159,7 +157,7 @@ def _extended(domain: RowDomain, extra: int) -> RowDomain:
     return RowDomain((*domain.keys, *keys), np.concatenate([frequencies, tiny]), "public")
 
 
-def _with_room(scenario: Scenario, real: int, more: int, *, masked: bool) -> Scenario:
+def with_room(scenario: Scenario, real: int, more: int, *, masked: bool) -> Scenario:
     """The scenario for ``more`` clients; sums in the clear where they were to be masked: the integers are the same."""
     federation = scenario.federation
     changes: dict[str, object] = {"roster": ""}
@@ -170,21 +168,3 @@ def _with_room(scenario: Scenario, real: int, more: int, *, masked: bool) -> Sce
     evaluation = scenario.evaluation.model_copy(update={"tasks": ()})
     changed = {"federation": federation.model_copy(update=changes), "evaluation": evaluation}
     return with_cohort(scenario.model_copy(update=changed), real + more)
-
-
-def _with_candidates(
-    store: ClientStore, rng: np.random.Generator
-) -> tuple[ClientStore, Candidates | None, NDArray[np.bool_] | None]:
-    """Choose units whose membership will be asked for, and take those out that a coin says are no members."""
-    units = store.units
-    if "rows" not in units.columns or units.count < 20:
-        return store, None, None
-    count = min(MOST_CANDIDATES, int(CANDIDATE_SHARE * units.count))
-    chosen = np.sort(rng.choice(units.count, count, replace=False))
-    member = rng.random(count) < 0.5
-    kept = np.ones(units.count, bool)
-    kept[chosen[~member]] = False
-    remaining = np.concatenate([[0], np.cumsum(kept)])[store.offsets].astype(np.int64)
-    asked = units.take(chosen)
-    rows = Units(asked.offsets, {"rows": asked.columns["rows"].astype(np.int64)})
-    return replace(store, offsets=remaining, units=units.take(np.flatnonzero(kept))), Candidates(rows), member

@@ -21,6 +21,7 @@ from common.evaluation.view import RoundView, View
 from common.families import AdditiveFamily
 from common.privacy.private_sum import Released
 from common.table import EmbeddingTable, FloatArray, IntArray
+from common.units import ClientStore, Units
 from common.update import RowBatch, UpdateBatch, concatenated
 from common.work import Work
 from server.progress import Reporter
@@ -128,31 +129,51 @@ def watch(
         FedembedError: the run failed.
     """
     notes = _Notes(planted)
+
+    def answered(reply: Any) -> None:
+        notes.answered(reply)
+        witness(reply)
+
     work = planted.with_canaries(lambda: notes.round)
+    final = trained(work, planted.store, reporter or Silent(), answered=answered, left=notes.round_left)
+    return _watched(notes, work, final)
+
+
+def trained(
+    work: Work,
+    store: ClientStore,
+    reporter: Reporter,
+    *,
+    answered: Callable[[Any], None] = lambda reply: None,
+    left: Callable[[int, Released], None] = lambda number, released: None,
+) -> dict[str, FloatArray]:
+    """Final parameters of a run whose nodes hold ``store``. Nothing of it is kept on disk.
+
+    Args:
+        answered: is shown every answer to the coordinator.
+        left: is shown the sum of every round.
+
+    Raises:
+        FedembedError: the run failed.
+    """
     raised: list[Exception] = []
     with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "ledger.sqlite") as ledger:
         session = Session(
-            GivenStore(planted.store),
+            GivenStore(store),
             ledger,
             Policy.permissive(),
             keeps_table=True,
             simulated=True,
             work_of=lambda scenario, domain: work,
         )
-
-        def answered(reply: Any) -> None:
-            notes.answered(reply)
-            witness(reply)
-
         grid = InProcessGrid(build_app(lambda context: session, raised.append), [{}], witness=answered)
-        exchange = Exchange(grid, planted.work.scenario.federation.round_timeout_s)
-        run = FederatedRun(work, exchange, Path(folder) / "state", reporter or Silent(), notes.round_left)
+        exchange = Exchange(grid, work.scenario.federation.round_timeout_s)
+        run = FederatedRun(work, exchange, Path(folder) / "state", reporter, left)
         try:
-            outcome = run.execute()
+            return run.execute().state.parameters
         except FedembedError as error:
             causes = [*raised, *grid.raised]
             raise (causes[-1] if causes else error) from error
-    return _watched(notes, work, outcome.state.parameters)
 
 
 def _watched(notes: _Notes, work: Work, final: dict[str, FloatArray]) -> Watched:
@@ -204,10 +225,8 @@ def _chosen(batch: UpdateBatch, wanted: IntArray) -> UpdateBatch:
     """The contributions with these numbers."""
     rows = {}
     for name, table in batch.rows.items():
-        sizes = np.diff(table.offsets)[wanted]
-        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        index = np.repeat(table.offsets[wanted] - offsets[:-1], sizes) + np.arange(offsets[-1])
-        rows[name] = RowBatch(offsets, table.ids[index], table.values[index])
+        taken = Units(table.offsets, {"ids": table.ids, "values": table.values}).take(wanted)
+        rows[name] = RowBatch(taken.offsets, taken.columns["ids"], taken.columns["values"])
     return UpdateBatch(len(wanted), rows, {name: array[wanted] for name, array in batch.dense.items()})
 
 

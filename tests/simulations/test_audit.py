@@ -115,12 +115,13 @@ def test_what_the_coordinator_cannot_see_is_not_in_view(watched: tuple[Planted, 
 
 def test_real_clients_are_as_they_were_and_half_of_the_candidates_are_gone(tmp_path: Path) -> None:
     made = planted(CASES["statistics of records, central"], tmp_path)
-    assert made.candidates is not None and made.member is not None
+    candidates, member = made.asked.candidates, made.asked.member
+    assert candidates is not None and member is not None
     trained = {tuple(ordinary(made.store.client(k)).slice(u, u + 1).columns["rows"].tolist())
                for k in range(made.real_clients) for u in range(made.store.client(k).count)}  # fmt: skip
-    asked = made.candidates.rows
-    left_out = [tuple(asked.slice(n, n + 1).columns["rows"].tolist()) for n in range(asked.count) if not made.member[n]]
-    assert 0.3 < made.member.mean() < 0.7
+    asked = candidates.rows
+    left_out = [tuple(asked.slice(n, n + 1).columns["rows"].tolist()) for n in range(asked.count) if not member[n]]
+    assert 0.3 < member.mean() < 0.7
     assert sum(unit in trained for unit in left_out) < 0.2 * len(left_out)  # the same few words may come twice
     marks = [made.store.client(k).columns[MARK] for k in range(made.real_clients)]
     assert all((mark == -1).all() for mark in marks)

@@ -148,12 +148,22 @@ def log_average(values: FloatVector, seen: BoolVector) -> FloatVector:
     is unknown and the mean without it stands for both (a = 1 in appendix B.2.2 of the source: its smaller a is made for
     classifiers, whose confidence in a member is near one).
     """
-    p = np.exp(values)
-    counts = [np.where(side.any(axis=0), side.sum(axis=0), np.nan) for side in (~seen, seen)]
-    out, inside = (np.where(side, p, 0.0).sum(axis=0) / n for side, n in zip((~seen, seen), counts, strict=True))
+    out, inside = _log_mean(values, ~seen), _log_mean(values, seen)
     if not seen.any():
-        return np.log(out)
-    return np.log((out + np.where(np.isnan(inside), out + mean_rise(out, inside), inside)) / 2)
+        return out
+    raised = np.exp(out) + mean_rise(np.exp(out), np.exp(inside))
+    known = np.where(np.isnan(inside), np.log(np.maximum(raised, np.finfo(np.float64).tiny)), inside)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        return np.logaddexp(out, known) - np.log(2)
+
+
+def _log_mean(values: FloatVector, side: BoolVector) -> FloatVector:
+    """ln of mean p over the references of one side, from ln p, which may lie below what exp can hold; NaN for none."""
+    count = side.sum(axis=0)
+    logs = np.where(side, values, -np.inf)
+    top = np.where(count > 0, logs.max(axis=0), np.nan)
+    total = np.exp(logs - np.where(count > 0, top, 0.0)).sum(axis=0)
+    return top + np.log(np.where(count > 0, total / np.maximum(count, 1), 1.0))
 
 
 def mean_rise(out: FloatVector, inside: FloatVector) -> float:
