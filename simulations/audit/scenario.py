@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common.config import Scenario
 from common.errors import EvaluationError
-from common.evaluation.audit import CanaryScores, Outcome, Verdict, audited
+from common.evaluation.audit import CanaryScores, Outcome, Verdict, alpha_of_each, audited
 from common.evaluation.conformance import Finding
 from common.evaluation.leak import Leak
 from common.privacy.plan import PrivacyPlan
@@ -127,7 +127,7 @@ def audit_scenario(
         reporter.preparing("scoring both tables")
         tables = {"audited": watched.view.table, "unprotected": unprotected_view.table}
         quality = measured(scenario, tables, Path(name))
-    views = tuple(_verdicts(planted, watched, scenario))
+    views = tuple(verdicts(planted, watched, scenario))
     reporter.preparing("attacking both")
     leaks, not_run = tried(watched.view, unprotected_view, truth_of(planted))
     reporter.preparing("conformance")
@@ -160,19 +160,20 @@ def _of_claim(leak: Leak, plan: PrivacyPlan) -> Leak:
     return replace(leak, promised=leak.promised and not trusted)
 
 
-def _verdicts(planted: Planted, watched: Watched, scenario: Scenario) -> Iterator[ViewVerdict]:
+def verdicts(planted: Planted, watched: Watched, scenario: Scenario) -> Iterator[ViewVerdict]:
+    """The verdict of every view against whose observers anything is claimed; they share one error rate."""
     plan = claimed_plan(planted, scenario)
     shown = [("sums", observer, watched.sums) for observer in ("coordinator", "other_clients")]
     shown.append(("table", "public", watched.table))
     if watched.updates is not None:
         shown.insert(0, ("updates", "coordinator", watched.updates))
-    for view, observer, parts in shown:
-        epsilon = plan.epsilon(observer)
-        if not np.isfinite(epsilon):
-            continue  # nothing is claimed against whoever sees this
+    claims = [(view, observer, parts, plan.epsilon(observer)) for view, observer, parts in shown]
+    tested = [claim for claim in claims if np.isfinite(claim[3])]  # nothing is claimed against the others
+    alpha = alpha_of_each([(view, epsilon) for view, _, _, epsilon in tested])
+    for view, observer, parts, epsilon in tested:
         scores = tuple(scores_of(planted, watched, view, parts))
         if scores:
-            verdict = audited(scores, claimed_epsilon=epsilon, delta=plan.delta, test_mode=plan.test_mode)
+            verdict = audited(scores, claimed_epsilon=epsilon, delta=plan.delta, alpha=alpha, test_mode=plan.test_mode)
         else:
             verdict = Verdict(
                 Outcome.INCONCLUSIVE, "no trace of any canary differs from any other", epsilon, plan.delta

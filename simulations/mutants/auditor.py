@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -136,6 +137,20 @@ def _full_strength(scores: CanaryScores, *, claimed_epsilon: float, delta: float
     return 1.0
 
 
+def _by_observed_noise(scores: CanaryScores, *, claimed_epsilon: float, delta: float) -> float:
+    """Strength from the noise on trial: what is missing makes weak canaries look strong."""
+    return _strength(dataclasses.replace(scores, claimed_stddev=None), claimed_epsilon=claimed_epsilon, delta=delta)
+
+
+def _as_seen(members: Floats, others: Floats, *, alpha: float) -> float:
+    """The difference of means itself, as if few canaries told it exactly."""
+    return float(members.mean() - others.mean())
+
+
+def _each_view_alone(tested: Any, *, alpha: float = verdict.ALPHA) -> float:
+    return alpha
+
+
 def _always_normal(members: Floats, others: Floats) -> bool:
     return True
 
@@ -146,7 +161,7 @@ def _declaration_believed(members: Floats, others: Floats, noise_stddev: float) 
 
 _mean_difference, _p_value, _rejects = bounds.mean_difference_bound, one_run.p_value, one_run.rejects
 _guesses, _halves, _counted = one_run.guesses, thresholds.halves, thresholds._counted
-_error_rates, _prevented = verdict.error_rates, verdict.prevented
+_error_rates, _prevented, _strength = verdict.error_rates, verdict.prevented, evidence.strength_of
 
 
 def _broken(name: str, killed_by: str, *, owner: Any, attribute: str, by: Any) -> Mutant:
@@ -171,11 +186,16 @@ MUTANTS = (
     _broken("the best threshold at full alpha", "thresholds", owner=thresholds, attribute="share", by=_whole),
     _broken("NaN below every threshold", "thresholds", owner=thresholds, attribute="_counted", by=_nan_left_out),
     _broken("every design at full alpha", "family", owner=verdict, attribute="error_rates", by=_each_design_alone),
+    _broken("every view at full alpha", "family", owner=verdict, attribute="alpha_of_each", by=_each_view_alone),
     _broken("silence below the cap is consistent", "silence", owner=verdict, attribute="unheard", by=_always_heard),
     _broken("a verdict on a run in test mode", "silence", owner=verdict, attribute="prevented", by=_in_test_mode),
     _broken("a verdict on a few canaries", "silence", owner=verdict, attribute="prevented", by=_any_number),
     _broken("power that nobody looked at", "silence", owner=evidence, attribute="smallest_factor", by=_sees_all),
     _broken("power of canaries without effect", "silence", owner=evidence, attribute="strength_of", by=_full_strength),
+    _broken(
+        "strength by the noise on trial", "strength", owner=evidence, attribute="strength_of", by=_by_observed_noise
+    ),
+    _broken("strength without its uncertainty", "strength", owner=evidence, attribute="least_difference", by=_as_seen),
     _broken("means of any scores", "normality", owner=methods, attribute="looks_normal", by=_always_normal),
     _broken("declared noise believed", "normality", owner=methods, attribute="contradicted", by=_declaration_believed),
 )

@@ -19,6 +19,7 @@ from common.update import ParameterSpec, UpdateBatch, squared_norms
 from server import rounds as server_rounds
 from simulations.audit.canaries import DESIGNS, OVER_NORM, REPEATS, left_out
 from simulations.audit.planting import plant
+from simulations.audit.scenario import verdicts
 from simulations.audit.watching import watch
 from simulations.mutants import all_mutants
 from simulations.progress import Silent
@@ -96,6 +97,7 @@ def test_what_a_family_cannot_hold_is_named_with_the_reason(tmp_path: Path) -> N
     assert all("'image'" in alone[design] for design in ("heavy weight", "split", "repeated"))
     made = plant(CASES["statistics, central"], tmp_path, Silent(), count=100, seed=3)
     planted = {DESIGNS[number] for number in np.unique(made.canaries.design)}
+    assert made.settings["designs_left_out"] == made.left_out
     assert planted.isdisjoint(made.left_out) and planted | set(made.left_out) == {*DESIGNS, "heavy weight"}
 
 
@@ -139,3 +141,17 @@ def released(made: server_rounds.RoundMachine, work: Any) -> dict[str, Any]:
 
     found = release(made.close(), work.plan, NoiseSource.seeded_for_tests(0))
     return {name: values for name, (_, values) in found.rows.items()} | found.dense
+
+
+# --- one error rate for the whole audit
+
+
+def test_all_tests_of_all_views_share_one_error_rate(tmp_path: Path) -> None:
+    """Single updates, sums and the table; the sums under two names, but one claim, are one test."""
+    which = scenario(WORDS, "client", "local", privacy=CLIP)
+    made = plant(which, tmp_path, Silent(), count=100, seed=3)
+    views = list(verdicts(made, watch(made), which))
+    assert [view.view for view in views] == ["updates", "sums", "sums", "table"]
+    assert len({view.claimed_epsilon for view in views}) == 1
+    apart = [view.verdict.evidence for k, view in enumerate(views) if k != 2]
+    assert sum(e.alpha for evidence in apart for e in evidence) == pytest.approx(0.05)

@@ -25,9 +25,10 @@ from common.evaluation.audit.one_run import Guesses, guesses
 from common.evaluation.audit.power import cap, choose_guesses, smallest_factor
 from common.evaluation.audit.roc import FALSE_POSITIVE_RATES, Interval, auc, true_positive_rate
 from common.evaluation.audit.thresholds import Bonferroni, Explicit, Split, best_bound
-from common.evaluation.audit.verdict import audited
+from common.evaluation.audit.verdict import ALPHA, alpha_of_each, audited
 
 __all__ = [
+    "ALPHA",
     "FALSE_POSITIVE_RATES",
     "ONE_RUN",
     "ONE_RUN_FDP",
@@ -41,6 +42,7 @@ __all__ = [
     "Outcome",
     "Split",
     "Verdict",
+    "alpha_of_each",
     "auc",
     "audited",
     "best_bound",

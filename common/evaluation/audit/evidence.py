@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.evaluation.audit._checks import as_scored, refused
-from common.evaluation.audit.bounds import Floats, effect_size_bound, mu_of_epsilon, pooled_stddev
+from common.evaluation.audit.bounds import Floats, effect_size_bound, mu_of_epsilon
 from common.evaluation.audit.methods import ONE_RUN, ONE_RUN_FDP, Answers, MeanDifference, Method, OneRun
 from common.evaluation.audit.power import FACTORS, best_attainable, smallest_factor
 
@@ -76,8 +76,8 @@ class Evidence:
         supplementary: whether its silence is not counted on.
         guesses, right: of a one-run test; ``None`` for the others.
         cap: the bound if every canary were told right; infinite where nothing limits it.
-        strength: share of the claimed effect that these canaries have, at most 1: what is seen of them may be
-            weakened by sampling or by what comes after the noise.
+        strength: share of the claimed effect that these canaries have at least (95 % confidence), at most 1: what is
+            seen of them may be weakened by sampling or by what comes after the noise.
         smallest_factor: by how many times the noise must be too small for this test to notice in 95 % of all runs,
             with canaries of this strength; ``None`` where not even the largest factor tried would be noticed.
         best_attainable: the median bound against a mechanism that spends exactly what is claimed.
@@ -192,18 +192,34 @@ def gathered(
 
 
 def strength_of(scores: CanaryScores, *, claimed_epsilon: float, delta: float) -> float:
-    """Share of the claimed effect that the canaries have, in [0, 1]; 0 unless it is there with 95 % confidence.
+    """Share of the claimed effect that the canaries have at least, with 95 % confidence; in [0, 1].
 
     An audit sees an error of the noise only through its canaries: what does not reach the scores cannot be noticed,
-    however many there are. Of a mechanism that leaks more than it claims, this is 1.
+    however many there are. The noise is the claimed one, where that is known; what is uncertain is how far the means
+    lie apart. Of a mechanism that leaks clearly more than it claims, this is 1.
     """
     members, others = scores.scores[scores.included], scores.scores[~scores.included]
     members, others = members[~np.isnan(members)], others[~np.isnan(others)]
-    if min(len(members), len(others)) < 2 or float(effect_size_bound(members, others, alpha=STRENGTH_ALPHA)) <= 0:
+    if min(len(members), len(others)) < 2:
         return 0.0
-    spread = scores.claimed_stddev if scores.claimed_stddev is not None else float(pooled_stddev(members, others))
-    effect = (members.mean() - others.mean()) / spread
+    if scores.claimed_stddev is None:
+        effect = float(effect_size_bound(members, others, alpha=STRENGTH_ALPHA))
+    else:
+        effect = least_difference(members, others, alpha=STRENGTH_ALPHA) / scores.claimed_stddev
     return float(np.clip(effect / mu_of_epsilon(claimed_epsilon, delta), 0.0, 1.0))
+
+
+def least_difference(members: Floats, others: Floats, *, alpha: float) -> float:
+    """Lower confidence bound of the difference of means, at least 0: Welch's, whatever the noise of either kind is.
+
+    With as few degrees of freedom as the smaller kind has, which is never too few; 0 where a score is not finite.
+    """
+    from scipy.special import stdtrit
+
+    with np.errstate(invalid="ignore"):
+        error = math.sqrt(members.var(ddof=1) / len(members) + others.var(ddof=1) / len(others))
+        found = members.mean() - others.mean() + stdtrit(min(len(members), len(others)) - 1, alpha) * error
+    return max(0.0, float(found)) if math.isfinite(found) else 0.0
 
 
 def _weakened(factor: float | None, strength: float) -> float | None:

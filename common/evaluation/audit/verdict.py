@@ -18,7 +18,8 @@ from common.evaluation.audit.methods import ONE_RUN, ClopperPearson, GdpThreshol
 from common.evaluation.audit.power import FACTORS, choose_guesses
 from common.evaluation.audit.thresholds import share
 
-ALARM_ALPHA = 1e-3
+ALPHA = 0.05  # chance that a whole audit accuses a mechanism that is right
+ALARM_SHARE = 0.02  # of it, for the alarms: they must not fire by chance in a long series of audits
 FEWEST_CANARIES = 100
 
 
@@ -27,14 +28,15 @@ def audited(
     *,
     claimed_epsilon: float,
     delta: float,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     gaussian: bool = True,
     test_mode: bool = False,
 ) -> Verdict:
-    """Test the claim of (``claimed_epsilon``, ``delta``)-DP with the scores of all designs and views.
+    """Test the claim of (``claimed_epsilon``, ``delta``)-DP with the scores of all designs of one view, or of several.
 
     Args:
-        alpha: chance that the one-run tests together accuse a correct mechanism; the alarm adds ``ALARM_ALPHA``.
+        alpha: chance that all tests together accuse a correct mechanism; the alarms' share of it is ``ALARM_SHARE``.
+            Where several views are judged apart, each has the share that ``alpha_of_each`` gives it.
         gaussian: whether the mechanism adds Gaussian noise, or noise with nearly its trade-off curve, sampled or not: a
             sampled one leaks less in its bulk than the curve through the claim. If not, no curve is assumed.
         test_mode: the run had seeded noise; whoever knows the seed sees everything, and nothing is proven.
@@ -94,7 +96,16 @@ def registered(
 def error_rates(designs: int, *, alpha: float, gaussian: bool) -> tuple[float, float]:
     """Error rates of every one-run test and of every alarm: either family shares its own over methods and designs."""
     each = 2 if gaussian else 1
-    return share(alpha, each * designs), share(ALARM_ALPHA, each * designs)
+    return share((1 - ALARM_SHARE) * alpha, each * designs), share(ALARM_SHARE * alpha, each * designs)
+
+
+def alpha_of_each(tested: Sequence[tuple[str, float]], *, alpha: float = ALPHA) -> float:
+    """Error rate of each view's verdict, for ``alpha`` in the whole audit (Bonferroni).
+
+    Args:
+        tested: view and claimed epsilon of every verdict; one view under one claim is one verdict, whoever it is for.
+    """
+    return share(alpha, max(1, len(set(tested))))
 
 
 def judged(found: Sequence[Evidence], claimed_epsilon: float, delta: float) -> tuple[Outcome, str]:

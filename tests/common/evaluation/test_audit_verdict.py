@@ -39,8 +39,8 @@ def test_a_correct_mechanism_is_consistent() -> None:
     assert [e.method for e in found.evidence] == ["one_run", "one_run_fdp", "gdp_threshold", "mean_difference"]
     assert all(0 <= e.bound <= 3.0 < e.cap and not e.rejects for e in found.evidence)
     assert found.headline is not None and found.headline.method in (ONE_RUN, ONE_RUN_FDP)
-    assert sum(e.alpha for e in found.evidence[:2]) == pytest.approx(0.05)
-    assert sum(e.alpha for e in found.evidence[2:]) == pytest.approx(verdict.ALARM_ALPHA)
+    assert sum(e.alpha for e in found.evidence[2:]) == pytest.approx(0.05 * verdict.ALARM_SHARE)
+    assert sum(e.alpha for e in found.evidence) == pytest.approx(0.05) == verdict.ALPHA
     assert found.alarms == ()
 
 
@@ -65,7 +65,8 @@ def test_one_design_that_leaks_is_enough_and_all_share_the_error_rate() -> None:
     several = [canaries(3.0, design="dedicated rows"), canaries(3.0, 5.0, seed=2, design="split rows")]
     found = audited(several, claimed_epsilon=3.0, delta=DELTA)
     assert found.outcome == Outcome.VIOLATION_FOUND and "split rows" in found.reason
-    assert {e.alpha for e in found.evidence} == {0.05 / 4, verdict.ALARM_ALPHA / 4}
+    assert sum(e.alpha for e in found.evidence) == pytest.approx(0.05) and len(found.evidence) == 8
+    assert {e.alpha for e in found.evidence} == {0.049 / 4, 0.001 / 4}
     assert {e.design for e in found.evidence if e.rejects} == {"split rows"}
 
 
@@ -103,7 +104,7 @@ def test_a_run_in_test_mode_gives_no_number(factor: float) -> None:
 def test_without_a_gaussian_curve_only_what_needs_none_is_tested() -> None:
     found = audited([canaries(2.0, 6.0)], claimed_epsilon=2.0, delta=DELTA, gaussian=False)
     assert [e.method for e in found.evidence] == ["one_run", "clopper_pearson"]
-    assert found.evidence[0].alpha == 0.05 and found.outcome == Outcome.VIOLATION_FOUND
+    assert sum(e.alpha for e in found.evidence) == pytest.approx(0.05) and found.outcome == Outcome.VIOLATION_FOUND
 
 
 def test_the_json_says_everything_and_never_the_wrong_word() -> None:
