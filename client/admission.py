@@ -61,3 +61,9 @@ class RefusedError(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.code)
         self.refusal = refusal
+
+
+def refuse(refusal: Refusal | None) -> None:
+    """Raise ``RefusedError`` where there is a refusal."""
+    if refusal is not None:
+        raise RefusedError(refusal)

@@ -28,6 +28,7 @@ class Policy(BaseModel):
     test_mode: bool = Field(False, description="runs whose noise can be subtracted: for trials on invented data")
     min_cohort: int = Field(3, ge=2, description="secure aggregation: fewest clients that begin a round")
     min_survivors: int = Field(3, ge=2, description="secure aggregation: fewest clients in a sum that is opened")
+    min_colluders: int = Field(0, ge=0, description="secure aggregation: colluding clients that noise must allow for")
     roster_required: bool = Field(False, description="secure aggregation among identities of a signed roster alone")
     max_rounds: int = Field(1_000, ge=1)
     max_message_bytes: int = Field(268_435_456, ge=1)
@@ -142,6 +143,19 @@ def check_spend(policy: Policy, *, unit: str, before: float, after: float, other
             "budget",
             f"epsilon would rise from {before:.4g} to {after:.4g} for unit {unit!r}, "
             f"the limit is {policy.max_epsilon:.4g}",
+        )
+    return None
+
+
+def check_colluders(policy: Policy, colluders: int) -> Refusal | None:
+    """Whether noise and graph are sized for as many clients that tell the coordinator their share as the policy wants.
+
+    A sum of T survivors is accounted with T - ``colluders`` shares of the noise.
+    """
+    if colluders < policy.min_colluders:
+        return Refusal(
+            "colluders",
+            f"the noise allows for {colluders} colluding clients, at least {policy.min_colluders} are demanded",
         )
     return None
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.admission import Admission, RefusedError
+from client.admission import Admission, RefusedError, refuse
 from client.answers import Asked, asked_of, faults, node_reply
 from client.integers import client_integers
 from client.policy import Refusal
@@ -25,6 +25,7 @@ from client.secure_terms import Party, advert_for, refuse_weak_graph
 from client.selected import row_votes, selected_integers
 from client.session import Session
 from client.training import Randomness, local_training
+from client.upload import check_upload
 from common import wire
 from common.errors import SecAggError, WireError
 from common.privacy.distributed import Masked
@@ -210,13 +211,20 @@ class _Call:
             raise WireError("the round has no phase of this name")
         return name
 
+    def refuse_large_upload(self) -> None:
+        """Before anything is charged or computed; raises ``RefusedError`` where the policy allows less."""
+        phase = next(phase for phase in self.phases if phase.name == self.phase)
+        refuse(check_upload(self.session.policy, self.admitted.work, len(self.asked.clients), phase=phase))
+
     def votes(self) -> tuple[bytes, Iterator[Words]]:
         """What the votes are bound to, and those of every client that is not silent; all are charged before."""
+        self.refuse_large_upload()
         self.session.charge(self.admitted, self.asked.clients, self.asked, VOTES)
         return b"", row_votes(self.admitted.work, *self._active())
 
     def values(self) -> tuple[bytes, Iterator[Masked]]:
         """What the values are bound to, and the integers of every client that is not silent; all are charged before."""
+        self.refuse_large_upload()
         work, parameters = self.admitted.work, self.parameters()
         bind = model_digest(parameters, work.specs)
         rows = None if work.plan.votes is None else checked_rows(work.plan.votes, self.blob("rows"))

@@ -13,14 +13,15 @@ from typing import Protocol
 
 import numpy as np
 
-from client.admission import Admission, RefusedError
+from client.admission import Admission, RefusedError, refuse
 from client.answers import Asked, asked_of, faults, node_reply
 from client.ledger import Ledger, Reservation
 from client.module_training import sample_loss
-from client.policy import Policy, Refusal, check, check_message, check_spend
+from client.policy import Policy, Refusal, check, check_colluders, check_message, check_spend
 from client.secure import SecretStates, held_states
 from client.secure_terms import Party
 from client.training import Randomness, client_updates, local_training
+from client.upload import check_upload
 from common import wire
 from common.config import Scenario, scenario_from_json
 from common.errors import WireError
@@ -95,9 +96,7 @@ class Session:
     def _admission(self, payload: wire.Payload) -> Admission:
         """The run that a payload describes, if the policy allows its terms."""
         work = self.work_of(scenario_from_json(payload.text("scenario")), wire.decode_domain(payload))
-        refusal = self._policy_refusal(work) or check_message(self.policy, payload.size_bytes)
-        if refusal is not None:
-            raise RefusedError(refusal)
+        refuse(self._policy_refusal(work) or check_message(self.policy, payload.size_bytes))
         store = self.source.store(work.scenario, work.domain)
         return Admission(payload.text("run"), work, store, self.source.fingerprints(store))
 
@@ -125,7 +124,7 @@ class Session:
         return True
 
     def _policy_refusal(self, work: Work) -> Refusal | None:
-        return check(
+        refusal = check(
             self.policy,
             mode=work.plan.mode,
             family=work.scenario.task.family,
@@ -135,6 +134,9 @@ class Session:
             rounds=work.plan.rounds,
             test_mode=work.plan.test_mode,
         )
+        if refusal is None and work.plan.secure is not None:
+            refusal = check_colluders(self.policy, work.plan.secure.colluders)
+        return refusal or check_upload(self.policy, work)
 
     def _reserve(self, admission: Admission, coordinator: str) -> None:
         """Reserve the whole planned run in the ledger, durable before anything is computed.
@@ -148,9 +150,7 @@ class Session:
             whole[part.event_json] += part.rounds
 
         def admit(item: Reservation) -> None:
-            refusal = self._spend_refusal(plan, item.fingerprint, whole)
-            if refusal is not None:
-                raise RefusedError(refusal)
+            refuse(self._spend_refusal(plan, item.fingerprint, whole))
 
         wanted = [replace(part, fingerprint=f) for f in dict.fromkeys(admission.fingerprints) for part in parts]
         self.ledger.reserve(wanted, admit=admit if self.policy.limits_spend else None)
@@ -179,10 +179,10 @@ class Session:
         try:
             if (self.admitted is None or run != self.admitted.run) and not self._recall(run):
                 return node_reply(run, status="unprepared")
-            refusal = check_message(self.policy, payload.size_bytes)
-            if refusal is not None:
-                raise RefusedError(refusal)
-            return answer(self._admitted(), payload)
+            refuse(check_message(self.policy, payload.size_bytes))
+            reply = answer(self._admitted(), payload)
+            refuse(check_message(self.policy, reply.size_bytes))
+            return reply
         except RefusedError as error:
             return node_reply(run, status="refused", code=error.refusal.code, reason=error.refusal.message)
 
@@ -220,6 +220,7 @@ class Session:
     def _computed(self, parameters: dict[str, FloatArray], asked: Asked) -> wire.Payload:
         admitted = self._admitted()
         work, store, chosen = admitted.work, admitted.clients, asked.clients
+        refuse(check_upload(self.policy, work, len(chosen)))
         self.charge(admitted, chosen, asked)
         names = [store.names[i] for i in chosen]
         status = faults(work, names, asked.round) if self.simulated else np.zeros(len(names), np.int8)
@@ -259,9 +260,7 @@ class Session:
         fingerprints = [admitted.fingerprints[i] for i in chosen]
         beyond = self.ledger.charge(admitted.account_of(part), asked.round, asked.attempt, fingerprints)
         for fingerprint in beyond if self.policy.limits_spend else ():
-            refusal = self._spend_refusal(plan, fingerprint, {})
-            if refusal is not None:
-                raise RefusedError(refusal)
+            refuse(self._spend_refusal(plan, fingerprint, {}))
 
     def randomness(self, names: Sequence[str], asked: Asked) -> list[Randomness]:
         """Fresh randomness from the operating system; reproducible where the run protects nobody anyway."""

@@ -37,8 +37,9 @@ class Payload:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes in the arrays: what a message weighs, give or take its small configuration."""
-        return sum(array.nbytes for array in self.arrays.values())
+        """Bytes in the arrays and in the byte strings and texts of the configuration; its numbers weigh nothing."""
+        texts = (value for value in self.config.values() if isinstance(value, (bytes, str)))
+        return sum(array.nbytes for array in self.arrays.values()) + sum(map(len, texts))
 
     def text(self, key: str) -> str:
         """String ``key``. Raises ``WireError`` if absent or of another type."""

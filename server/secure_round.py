@@ -20,6 +20,7 @@ from common.errors import RoundError, SecAggError, WireError
 from common.secagg.masks import Words
 from common.secagg.roster import Roster
 from common.secagg.server import RoundServer
+from common.secagg.sizes import answer_bytes, vector_bytes
 from common.secagg.terms import Terms
 from common.table import IntArray
 from server.checkpoint import RunState
@@ -28,6 +29,7 @@ from server.rounds import Node
 
 BYTES_PER_MESSAGE = 2**28  # of vectors
 CLIENTS_PER_MESSAGE = 1024
+REPLY_BYTES = 2**16  # of a reply beside its clients' answers: run, status, and the codes of refusals
 Take = Callable[..., object]
 
 
@@ -45,14 +47,20 @@ class Member:
 
 
 class HopReplies:
-    """Takes the replies to one hop: ``parts`` byte strings for every client that did its part."""
+    """Takes the replies to one hop: ``parts`` byte strings for every client that did its part.
 
-    def __init__(self, run: str, terms: Terms, members: Mapping[str, Member], take: Take, *, parts: int = 1) -> None:
+    A reply with more than ``most_bytes`` a client is thrown away unread.
+    """
+
+    def __init__(  # exception: what the hop's replies belong to, who takes them, and what they may hold
+        self, run: str, terms: Terms, members: Mapping[str, Member], take: Take, *, parts: int, most_bytes: int
+    ) -> None:
         self._run = run
         self._terms = terms
         self._names = {(m.node.node_id, m.index): name for name, m in members.items()}
         self._take = take
         self._parts = parts
+        self._most_bytes = most_bytes
         self._asked: dict[str, IntArray] = {}
         self.reasons: Counter[str] = Counter()
 
@@ -80,6 +88,9 @@ class HopReplies:
             self.reasons["malformed"] += len(asked)
 
     def _accept(self, node_id: int, asked: IntArray, payload: wire.Payload) -> None:
+        if payload.size_bytes > len(asked) * self._most_bytes + REPLY_BYTES:
+            self.reasons["too large"] += len(asked)
+            return
         if payload.text("run") != self._run:
             raise WireError("a reply of another run")
         if payload.text("status") != "done":
@@ -128,7 +139,8 @@ class Hops:
             blobs: what is for one client alone.
             table: the state whose table the clients train on.
         """
-        replies = HopReplies(self._run, self._terms, self.members, take, parts=parts)
+        most = self._most_bytes(kind, str((config or {}).get("phase")))
+        replies = HopReplies(self._run, self._terms, self.members, take, parts=parts, most_bytes=most)
         shared = {"round": self._terms.round, "attempt": self._terms.attempt, **(config or {})}
         for wave in self._waves(names, self._per_message() if kind.startswith("train.") else CLIENTS_PER_MESSAGE):
             questions = []
@@ -138,6 +150,12 @@ class Hops:
                 questions.append(Question(node, clients, {**shared, "node": node.node_id}, arrays))
             self._delivery.ask(kind, questions, replies, table=table)
         self.reasons += replies.reasons
+
+    def _most_bytes(self, kind: str, phase: str) -> int:
+        """What one client's answer at this hop can weigh."""
+        if kind.startswith("train."):
+            return vector_bytes(self._terms.phases[self._terms.phase(phase)])
+        return answer_bytes(self._terms, len(self.members))
 
     def _per_message(self) -> int:
         """Clients whose vectors one message holds."""

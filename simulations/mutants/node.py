@@ -7,11 +7,12 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
-from client import secure, secure_terms
+from client import secure, secure_hops, secure_terms, session
 from client.policy import Policy
 from client.secure import SecretStates
 from client.secure_terms import Party
 from common.secagg.client_state import ClientLimits
+from server.secure_round import Hops
 from simulations.mutants import broken
 
 _LIMITS, _MOVE, _SAVE = ClientLimits, SecretStates.move, SecretStates.save
@@ -28,6 +29,10 @@ def _any_terms(admitted: Any, policy: Policy, party: Party, *, terms_bytes: byte
 def _no_limits(**named: Any) -> ClientLimits:
     """The operator's policy is not looked at."""
     return _LIMITS(**(named | {"least_cohort": 2, "least_survivors": 2, "roster_required": False}))
+
+
+def _nothing(*given: Any, **named: Any) -> None:
+    """A limit that is not looked at."""
 
 
 def _any_graph(*given: Any, **named: Any) -> bool:
@@ -95,6 +100,30 @@ MUTANTS = (
         owner=secure_terms,
         attribute="withstands",
         by=_any_graph,
+    ),
+    broken(
+        "noise that allows for fewer colluders than the operator wants",
+        "node_demands_colluders",
+        owner=session,
+        attribute="check_colluders",
+        by=_nothing,
+    ),
+    broken(
+        "a run whose vectors are larger than the operator lets out",
+        "node_limits_what_it_sends",
+        owner=session,
+        attribute="check_upload",
+        by=_nothing,
+    ),
+    broken(
+        "more vectors in a message than the operator lets out",
+        "node_limits_what_it_sends",
+        owner=secure_hops,
+        attribute="check_upload",
+        by=_nothing,
+    ),
+    broken(
+        "replies of any size", "coordinator_limits_replies", owner=Hops, attribute="_most_bytes", by=lambda *_: 2**62
     ),
     broken("a round answered twice", "node_answers_once", owner=SecretStates, attribute="begin", by=_begin_again),
     broken("unfinished rounds kept", "node_erases_old_rounds", owner=SecretStates, attribute="begin", by=_begin_beside),

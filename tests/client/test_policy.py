@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from client.policy import Policy, Refusal, check, check_message, check_spend, read_policy
+from client.policy import Policy, Refusal, check, check_colluders, check_message, check_spend, read_policy
 from common.errors import ConfigError
 
 POLICY = Policy(max_epsilon=4.0, families=("spectral",), units=("client", "sentence"), max_rounds=10)
@@ -148,3 +148,12 @@ def test_unreadable_policy_files(tmp_path: Path) -> None:
 def test_a_policy_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         POLICY.max_epsilon = 100.0  # type: ignore[misc]
+
+
+def test_noise_for_too_few_colluders_is_refused() -> None:
+    policy = Policy(max_epsilon=1, min_colluders=3)
+    assert check_colluders(policy, 3) is None
+    refusal = check_colluders(policy, 2)
+    assert refusal is not None and refusal.code == "colluders"
+    assert "allows for 2 colluding clients, at least 3" in refusal.message
+    assert check_colluders(Policy(max_epsilon=1), 0) is None
