@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from common.config import Scenario
     from common.evaluation.report.audit_record import AuditRecord
     from server.progress import Reporter
+    from simulations.audit.adversary import Adversary
     from simulations.federation import SimulationResult
 
 DEFAULT_SCENARIO = "default"
@@ -113,6 +114,7 @@ def audit(
     overrides: Sequence[str] = (),
     canaries: int = 1000,
     seed: int | None = None,
+    adversary: Adversary | None = None,
     reporter: Reporter | None = None,
 ) -> AuditRecord:
     """Train a scenario with canaries, attack it and judge its claim; nothing is written.
@@ -120,6 +122,7 @@ def audit(
     Args:
         canaries: how many are planted of every design.
         seed: of who is planted; by default from the operating system.
+        adversary: ``simulations.audit.adversary.Adversary``: how many tables it trains itself, files with answers.
 
     Raises:
         FedembedError: the subclass tells the kind of failure.
@@ -130,7 +133,7 @@ def audit(
 
     resolved = _resolved(scenario, overrides)
     name = scenario if isinstance(scenario, (str, Path)) else None
-    result = audit_scenario(resolved, reporter=reporter or Silent(), canaries=canaries, seed=seed)
+    result = audit_scenario(resolved, reporter=reporter or Silent(), canaries=canaries, seed=seed, adversary=adversary)
     return record_of(result, str(name or DEFAULT_SCENARIO))
 
 

@@ -32,6 +32,7 @@ class Planted:
     """Everything that is fixed before an audited run.
 
     Attributes:
+        given: the scenario, as it was to be audited.
         work: of the audited run: rows for canaries, and a cohort that holds their clients.
         store: real clients first, then those of canaries.
         real_clients: how many are real.
@@ -42,6 +43,7 @@ class Planted:
         left_out: designs of canaries that could not be planted, each with the reason.
     """
 
+    given: Scenario
     work: Work
     store: ClientStore
     real_clients: int
@@ -66,6 +68,11 @@ class Planted:
             "canary_clients": len(self.store) - self.real_clients,
             "secure_aggregation": self.work.scenario.federation.secure_aggregation,
         }
+
+    @property
+    def real_keys(self) -> tuple[str, ...] | None:
+        """Of these rows; ``None`` for encoders."""
+        return None if self.real_domain is None else self.real_domain.keys
 
     @property
     def real_rows(self) -> int:
@@ -111,6 +118,7 @@ def plant(scenario: Scenario, out: Path, reporter: Reporter, *, count: int, seed
         included, design, work.update_specs, len(base.domain or ()), per_row, _clip_of(work), work.plan.rounds
     )
     return Planted(
+        scenario,
         work,
         marked(store, names, numbers),
         len(store),

@@ -15,8 +15,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import Scenario
-from common.errors import UsageError
 from common.evaluation.view import Reference, View
 from common.families import Family
 from common.table import EmbeddingTable
@@ -28,22 +26,7 @@ from simulations.audit.planting import Planted, with_room
 from simulations.audit.watching import trained
 from simulations.progress import Silent
 
-REFERENCES = 4  # by default; each costs what the audited run costs without its canaries
 _STREAM = 11  # of the seed: no other coin of an audit uses it
-
-
-def checked_count(count: int) -> int:
-    """``count``, if a reference attack can use so many.
-
-    Raises:
-        UsageError: an odd number, or a negative one.
-    """
-    if count < 0 or count % 2:
-        raise UsageError(
-            f"{count} references: each candidate is in half of them, so their number must be even",
-            remedy="Train 4 or more, or 0 to leave this attack out.",
-        )
-    return count
 
 
 def halves(planted: Planted, *, count: int, seed: int) -> NDArray[np.bool_]:
@@ -57,20 +40,17 @@ def halves(planted: Planted, *, count: int, seed: int) -> NDArray[np.bool_]:
     return np.argsort(np.argsort(lots, axis=0), axis=0) < count // 2
 
 
-def with_references(
-    view: View, planted: Planted, scenario: Scenario, *, chosen: NDArray[np.bool_], reporter: Reporter
-) -> View:
+def with_references(view: View, planted: Planted, *, chosen: NDArray[np.bool_], reporter: Reporter) -> View:
     """What an adversary knows that trains a table on each choice of candidates, with the settings of the planted run.
 
     Args:
         view: of the planted run.
-        scenario: from which it was planted.
         chosen: shape (references, N), which candidates each is trained on.
 
     Raises:
         FedembedError: a run failed.
     """
-    work, found = _without_canaries(planted, scenario), []
+    work, found = _without_canaries(planted), []
     for number, member in enumerate(chosen, start=1):
         reporter.preparing(f"training reference {number} of {len(chosen)}, for attacks on membership")
         final = trained(work, _left_out(planted, ~member), Silent())
@@ -88,10 +68,10 @@ def _left_out(planted: Planted, candidates: NDArray[np.bool_]) -> ClientStore:
     return replace(whole, offsets=offsets, units=whole.units.take(np.flatnonzero(kept)))
 
 
-def _without_canaries(planted: Planted, scenario: Scenario) -> Work:
+def _without_canaries(planted: Planted) -> Work:
     """The planted work for real clients and rows alone, from the audited run's own start, which is public."""
     audited, rows = planted.work, planted.real_rows
-    work = work_for(with_room(scenario, planted.real_clients, 0, masked=False), planted.real_domain)
+    work = work_for(with_room(planted.given, planted.real_clients, 0, masked=False), planted.real_domain)
     values = audited.family.initial(audited.options, audited.specs, audited.domain, audited.scenario.seed)
     tables = {spec.name for spec in audited.specs if spec.is_table}
     start = {name: np.array(v[:rows] if name in tables else v, np.float32) for name, v in values.items()}

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ConfigError, EvaluationError
 from common.evaluation.audit import Outcome
 from common.evaluation.leak import Leak
 from common.evaluation.report.audit_record import AuditRecord, Claim, FindingRecord
 from common.evaluation.view import Candidates, Truth, View
 from common.release import Release, load_release, verify
-from common.table import EmbeddingTable, IntArray
+from common.table import EmbeddingTable
 from common.units import Units
+from simulations.audit.adversary import Adversary
 from simulations.audit.attacks import NotRun, tried
 from simulations.audit.pictures import absent, map_of, quality_of, spend_of
 from simulations.audit.record import NOT_COVERED, identity, leak_records, not_run_records
 
 INVERTED = 200  # bags of rows that the inverter is tried on
-FEWEST_PAIRS = 20  # linked, and as many not linked: fewer give a number that looks like one
 BAG = 8  # rows of a bag
 UNMEASURED = "the release holds no figure of quality, so what the protection costs is not known"
 NO_CANARIES = (
@@ -33,20 +31,7 @@ NO_CANARIES = (
 )
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What the auditor knows about the people behind a table, from files.
-
-    Attributes:
-        labels: file of ``key<TAB>label`` lines, an attribute of what a row stands for.
-        links: file of ``key<TAB>key<TAB>0|1`` lines, pairs and whether they are linked.
-    """
-
-    labels: Path | None = None
-    links: Path | None = None
-
-
-def audit_release(path: Path, *, answers: Answers, seed: int = 0) -> AuditRecord:
+def audit_release(path: Path, *, adversary: Adversary, seed: int = 0) -> AuditRecord:
     """Check a release and attack its main table with what needs nothing else.
 
     Raises:
@@ -63,7 +48,7 @@ def audit_release(path: Path, *, answers: Answers, seed: int = 0) -> AuditRecord
     not_run: list[NotRun] = []
     if main is not None:
         view = View(clients=0, prior=_prior(main), table=main)
-        leaks, not_run = tried(view, None, _truth(main, answers, seed), seed=seed)
+        leaks, not_run = tried(view, None, _truth(main, adversary, seed), seed=seed)
     outcome, reason = _judged(checked.passed, release.certificate)
     pictured = {
         "spend": spend_of(release.rounds),
@@ -111,10 +96,8 @@ def _prior(table: EmbeddingTable) -> NDArray[np.float64]:
     return 1.0 / np.arange(1, len(table) + 1)
 
 
-def _truth(table: EmbeddingTable, answers: Answers, seed: int) -> Truth:
-    pairs, linked = _links(table, answers.links) if answers.links else (None, None)
-    labels = _labels(table, answers.labels) if answers.labels else {}
-    return Truth(candidates=_bags(table, seed), pairs=pairs, linked=linked, labels=labels)
+def _truth(table: EmbeddingTable, adversary: Adversary, seed: int) -> Truth:
+    return adversary.informed(Truth(candidates=_bags(table, seed)), table.keys)
 
 
 def _bags(table: EmbeddingTable, seed: int) -> Candidates:
@@ -124,51 +107,3 @@ def _bags(table: EmbeddingTable, seed: int) -> Candidates:
     rows = [np.sort(rng.choice(len(table), size, replace=False, p=prior / prior.sum())) for _ in range(INVERTED)]
     offsets = np.arange(INVERTED + 1, dtype=np.int64) * size
     return Candidates(Units(offsets, {"rows": np.concatenate(rows).astype(np.int64)}))
-
-
-def _labels(table: EmbeddingTable, path: Path) -> dict[int, int]:
-    numbers: dict[str, int] = {}
-    found: dict[int, int] = {}
-    for key, label in _fields(path, 2):
-        number = numbers.setdefault(label, len(numbers))
-        if not label.strip() or found.get(table.row_of.get(key, -1), number) != number:
-            raise EvaluationError(f"{path}: {key!r} has no label, or two")
-        if key in table.row_of:
-            found[table.row_of[key]] = number
-    if not found:
-        raise EvaluationError(f"{path} labels no key of the table")
-    return found
-
-
-def _links(table: EmbeddingTable, path: Path) -> tuple[IntArray, NDArray[np.bool_]]:
-    answers: dict[tuple[int, int], bool] = {}
-    for left, right, answer in _fields(path, 3):
-        if answer not in ("0", "1"):
-            raise EvaluationError(f"{path}: the third field must be 0 or 1, not {answer!r}")
-        if left in table.row_of and right in table.row_of:
-            rows = sorted((table.row_of[left], table.row_of[right]))
-            pair, told = (rows[0], rows[1]), answer == "1"
-            if left == right or answers.setdefault(pair, told) != told:
-                raise EvaluationError(f"{path}: {left!r} and {right!r} are one key, or linked and not linked")
-    linked = np.array(list(answers.values()), dtype=bool)
-    if min(int(linked.sum()), int((~linked).sum())) < FEWEST_PAIRS:
-        raise EvaluationError(
-            f"{path} holds {len(answers)} pairs of keys of the table, {int(linked.sum())} of them linked",
-            remedy=f"Give {FEWEST_PAIRS} of either kind or more.",
-        )
-    return np.array(list(answers), dtype=np.int64), linked
-
-
-def _fields(path: Path, count: int) -> list[list[str]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}", remedy="Give a UTF-8 text file.") from None
-    found = []
-    for number, line in enumerate(lines, start=1):
-        fields = line.split("\t")
-        if line.strip() and len(fields) != count:
-            raise EvaluationError(f"{path}, line {number}: expected {count} fields separated by tabs")
-        if line.strip():
-            found.append(fields)
-    return found

@@ -21,11 +21,13 @@ from common.evaluation.leak import Leak
 from common.privacy.plan import PrivacyPlan
 from common.table import EmbeddingTable, IntArray
 from server.progress import Reporter
+from simulations.audit.adversary import Adversary
 from simulations.audit.attacks import NotRun, tried, truth_of
 from simulations.audit.canaries import DESIGNS, Canaries
 from simulations.audit.expected import claimed_stddev, noise_of_those_left_out
 from simulations.audit.pictures import Quality, measured
 from simulations.audit.planting import Planted, plant, unprotected
+from simulations.audit.references import halves, with_references
 from simulations.audit.watching import Watched, watch
 from simulations.conformance import conformance
 
@@ -99,7 +101,12 @@ class AuditResult:
 
 
 def audit_scenario(
-    scenario: Scenario, *, reporter: Reporter, canaries: int = CANARIES, seed: int | None = None
+    scenario: Scenario,
+    *,
+    reporter: Reporter,
+    canaries: int = CANARIES,
+    seed: int | None = None,
+    adversary: Adversary | None = None,
 ) -> AuditResult:
     """Train ``scenario`` with canaries, train it again without protection, and compare. The data are read anew.
 
@@ -107,11 +114,12 @@ def audit_scenario(
         canaries: how many are planted of every design.
         seed: of who is planted and left out; from the operating system where none is given, so that nobody can choose
             it after the fact. It is written into the result.
+        adversary: what attacks have beside what the run shows.
 
     Raises:
         FedembedError: the scenario cannot be run, or cannot be audited.
     """
-    started = time.monotonic()
+    started, adversary = time.monotonic(), adversary or Adversary()
     if scenario.privacy.mode == "none":
         raise EvaluationError(
             "mode 'none' claims nothing, so there is nothing to audit", remedy="Set privacy.mode and epsilon."
@@ -120,6 +128,7 @@ def audit_scenario(
     with tempfile.TemporaryDirectory() as name:  # clients that an earlier audit encoded may be out of date
         reporter.preparing("planting canaries")
         planted = plant(scenario, Path(name), reporter, count=canaries, seed=chosen)
+        truth = adversary.informed(truth_of(planted), planted.real_keys)
         watched = watch(planted, reporter)
         reporter.preparing("training once more without protection, for the attacks' control")
         control = plant(unprotected(scenario), Path(name), reporter, count=canaries, seed=chosen)
@@ -128,8 +137,11 @@ def audit_scenario(
         tables = {"audited": watched.view.table, "unprotected": unprotected_view.table}
         quality = measured(scenario, tables, Path(name))
     views = tuple(verdicts(planted, watched, scenario))
+    half = halves(planted, count=adversary.references, seed=chosen)
+    known = with_references(watched.view, planted, chosen=half, reporter=reporter)
+    beside = with_references(unprotected_view, control, chosen=half, reporter=reporter)
     reporter.preparing("attacking both")
-    leaks, not_run = tried(watched.view, unprotected_view, truth_of(planted))
+    leaks, not_run = tried(known, beside, truth)
     reporter.preparing("conformance")
     plan = claimed_plan(planted, scenario)
     return AuditResult(
@@ -141,7 +153,8 @@ def audit_scenario(
         findings=(*conformance(scenario), *noise_of_those_left_out(planted, watched)),
         quality=quality,
         table=watched.view.table,
-        settings=planted.settings | {"seed": chosen, "seed_from": "operating system" if seed is None else "caller"},
+        settings=planted.settings
+        | {"references": len(half), "seed": chosen, "seed_from": "operating system" if seed is None else "caller"},
         seconds=time.monotonic() - started,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from simulations.commands.train import JsonOption, SetOption
 
 if TYPE_CHECKING:
     from common.evaluation.report.audit_record import AuditRecord, ViewRecord
+    from simulations.audit.adversary import Adversary
 
 RECORD, PAGE = "audit.json", "audit.html"
 
@@ -26,6 +27,10 @@ def audit(
     canaries: Annotated[
         int | None, typer.Option("--canaries", metavar="N", show_default=False, help="How many of each design (1000).")
     ] = None,
+    references: Annotated[
+        int | None,
+        typer.Option("--references", metavar="N", show_default=False, help="Tables that attackers train; 0: none (4)."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", min=0, help="Of who is planted; by default drawn secretly.")
     ] = None,
@@ -33,10 +38,10 @@ def audit(
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for audit.json and the page.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", metavar="FILE", help="RELEASE: key, tab, attribute: can it be inferred?")
+        Path | None, typer.Option("--labels", metavar="FILE", help="Lines of key, tab, attribute: can it be inferred?")
     ] = None,
     links: Annotated[
-        Path | None, typer.Option("--links", metavar="FILE", help="RELEASE: key, tab, key, tab, 0 or 1: linked?")
+        Path | None, typer.Option("--links", metavar="FILE", help="Lines of key, tab, key, tab, 0 or 1: linked?")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -53,16 +58,19 @@ def audit(
     Example: fedembed audit my_scenario.toml --out audits/first
     """
     from common.errors import ConformanceError, UsageError
+    from simulations.audit.adversary import REFERENCES, Adversary
 
+    adversary = Adversary(REFERENCES if references is None else references, labels, links)
     if target is not None and Path(target).is_dir():
-        if settings or canaries is not None:
-            raise UsageError("--set and --canaries belong to the audit of a scenario", remedy="Leave them out.")
-        record, folder = _of_release(Path(target), out, labels=labels, links=links, seed=seed or 0)
+        if settings or canaries is not None or references is not None:
+            raise UsageError(
+                "--set, --canaries and --references belong to the audit of a scenario", remedy="Leave them out."
+            )
+        record, folder = _of_release(Path(target), out, adversary=adversary, seed=seed or 0)
     else:
-        if labels or links:
-            raise UsageError("--labels and --links belong to the audit of a release", remedy="Name a release's folder.")
-        planted = 1000 if canaries is None else canaries
-        record, folder = _of_scenario(target, settings, out, canaries=planted, seed=seed, json_output=json_output)
+        folder = out if out is not None else _folder_for(target, settings)
+        options = {"canaries": 1000 if canaries is None else canaries, "seed": seed, "adversary": adversary}
+        record = _of_scenario(target, settings, options, json_output=json_output)
     _write(record, folder)
     _tell(record, folder, json_output=json_output)
     if record.outcome == "VIOLATION FOUND":
@@ -79,36 +87,32 @@ def _tell(record: AuditRecord, folder: Path, *, json_output: bool) -> None:
     say(f"page: {folder / PAGE}")
 
 
-def _of_release(
-    path: Path, out: Path | None, *, labels: Path | None, links: Path | None, seed: int
-) -> tuple[AuditRecord, Path]:
-    from simulations.audit.release import Answers, audit_release
+def _of_release(path: Path, out: Path | None, *, adversary: Adversary, seed: int) -> tuple[AuditRecord, Path]:
+    from simulations.audit.release import audit_release
     from simulations.commands.release import release_folder
 
     folder = release_folder(path)
-    record = audit_release(folder, answers=Answers(labels, links), seed=seed)
+    record = audit_release(folder, adversary=adversary, seed=seed)
     return record, out if out is not None else folder.parent / f"{folder.name}-audit"
 
 
+def _folder_for(target: str | None, settings: list[str] | None) -> Path:
+    from simulations import runs
+
+    return runs.audit_out(target, runs.find_scenario(target, settings or []))
+
+
 def _of_scenario(
-    target: str | None,
-    settings: list[str] | None,
-    out: Path | None,
-    *,
-    canaries: int,
-    seed: int | None,
-    json_output: bool,
-) -> tuple[AuditRecord, Path]:
+    target: str | None, settings: list[str] | None, options: dict[str, Any], *, json_output: bool
+) -> AuditRecord:
     from simulations import runs
     from simulations.progress import reporter
 
-    folder = out if out is not None else runs.audit_out(target, runs.find_scenario(target, settings or []))
     telling = reporter(json_output=json_output)
     try:
-        record = runs.audit(target, overrides=settings or [], canaries=canaries, seed=seed, reporter=telling)
+        return runs.audit(target, overrides=settings or [], reporter=telling, **options)
     finally:
         telling.done()
-    return record, folder
 
 
 def _write(record: AuditRecord, folder: Path) -> None:

@@ -17,6 +17,7 @@ from common.privacy.mechanisms import gaussian
 from common.privacy.private_sum import Released
 from common.update import ParameterSpec, squared_norms
 from simulations.audit import scenario as audits
+from simulations.audit.adversary import Adversary
 from simulations.audit.attacks import tried, truth_of
 from simulations.audit.canaries import DESIGNS, OVER_NORM, Canaries
 from simulations.audit.families import MARK, ordinary
@@ -43,6 +44,7 @@ def scenario(task: dict[str, Any], unit: str, mode: str, **sections: dict[str, A
 SPECTRAL = {"family": "spectral", "dimension": 4}
 WORDS = {"family": "word2vec", "dimension": 4}
 CLIP = {"l2_clip_norm": 0.5}
+ALONE = Adversary(references=0)
 CASES = {
     "statistics of records, central": scenario(SPECTRAL, "record", "central"),
     "whole clients, central": scenario(WORDS, "client", "central", privacy=CLIP),
@@ -149,14 +151,18 @@ def test_noise_that_is_too_small_is_found(factor: float, tmp_path: Path, monkeyp
     broken = type("Broken", (), {"name": "gaussian", "event": gaussian.MECHANISM.event})()
     broken.add_noise = lambda arrays, stddev, source: honest(arrays, stddev * factor + 1e-6, source)
     monkeypatch.setattr(gaussian, "MECHANISM", broken)
-    found = audits.audit_scenario(CASES["statistics of records, central"], reporter=Silent(), canaries=400, seed=5)
+    found = audits.audit_scenario(
+        CASES["statistics of records, central"], reporter=Silent(), canaries=400, seed=5, adversary=ALONE
+    )
     assert found.outcome[0] is Outcome.VIOLATION_FOUND
 
 
 def test_a_run_in_seeded_test_mode_gets_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few(monkeypatch)
     seeded = scenario(SPECTRAL, "record", "central", privacy={"test_mode": True})
-    outcome, reason = audits.audit_scenario(seeded, reporter=Silent(), canaries=CANARIES, seed=5).outcome
+    outcome, reason = audits.audit_scenario(
+        seeded, reporter=Silent(), canaries=CANARIES, seed=5, adversary=ALONE
+    ).outcome
     assert outcome is Outcome.INCONCLUSIVE and "seed" in reason
 
 

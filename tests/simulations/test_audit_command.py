@@ -45,13 +45,17 @@ def release(scenario: Path) -> Path:
 
 def test_a_scenario_is_judged_and_the_record_kept(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = scenario.parent / "audit"
-    assert main(["audit", str(scenario), "--out", str(out), "--canaries", "300", "--seed", "1", "--json"]) == 0
+    labels = scenario.parent / "labels.tsv"
+    labels.write_text("".join(f"bucket:{k}\t{'even' if k % 2 else 'odd'}\n" for k in range(60)))
+    arguments = ["audit", str(scenario), "--out", str(out), "--canaries", "300", "--seed", "1", "--json"]
+    assert main([*arguments, "--references", "4", "--labels", str(labels)]) == 0
     told = json.loads(capsys.readouterr().out)
     record = AuditRecord.model_validate_json((out / "audit.json").read_text())
     assert record.outcome in ("CONSISTENT", "INCONCLUSIVE") and record.outcome == told["record"]["outcome"]
     assert {view.view for view in record.views} == {"sums", "table"} and record.settings["seed"] == 1
     assert all(finding.holds for finding in record.conformance)
-    assert {leak.attack for leak in record.leaks} >= {"row_support", "membership"}
+    assert {leak.attack for leak in record.leaks} >= {"row_support", "membership", "reference_membership", "attributes"}
+    assert record.settings["references"] == 4
     assert [entry.round for entry in record.spend] == [1, 2]
     assert record.spend[1].epsilon["public"] == record.claim.certificate["observers"]["public"]["epsilon"]
     assert record.map is not None and len(record.map.keys) == len(record.map.x) == 60
@@ -118,12 +122,12 @@ def test_an_altered_release_is_no_evidence(release: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--labels", "x"], ["--links", "x"], ["--seed", "-1"], ["--canaries", "many"]],
+    [["--references", "5"], ["--references", "2"], ["--references", "-2"], ["--seed", "-1"], ["--canaries", "many"]],
 )
 def test_options_that_do_not_belong_to_a_scenario_are_refused(arguments: list[str], scenario: Path) -> None:
     assert main(["audit", str(scenario), *arguments]) == 2
 
 
-@pytest.mark.parametrize("arguments", [["--canaries", "300"], ["--set", "privacy.epsilon=1"]])
+@pytest.mark.parametrize("arguments", [["--canaries", "300"], ["--references", "2"], ["--set", "privacy.epsilon=1"]])
 def test_options_that_do_not_belong_to_a_release_are_refused(arguments: list[str], release: Path) -> None:
     assert main(["audit", str(release), *arguments]) == 2

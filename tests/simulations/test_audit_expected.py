@@ -14,6 +14,7 @@ from common.privacy import dpsgd
 from common.privacy.plan import PrivacyPlan
 from common.update import UpdateBatch
 from simulations.audit import scenario as audits
+from simulations.audit.adversary import Adversary
 from simulations.audit.expected import claimed_stddev, noise_of_those_left_out
 from simulations.audit.planting import plant
 from simulations.audit.watching import watch
@@ -68,7 +69,7 @@ def less_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def audited(which: Scenario) -> audits.AuditResult:
-    return audits.audit_scenario(which, reporter=Silent(), canaries=300, seed=4)
+    return audits.audit_scenario(which, reporter=Silent(), canaries=300, seed=4, adversary=Adversary(references=0))
 
 
 def test_weakened_canaries_do_not_look_strong_where_noise_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
