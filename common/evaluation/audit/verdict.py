@@ -78,13 +78,16 @@ def registered(
 ) -> list[tuple[CanaryScores, list[Method]]]:
     """Which tests are made of which scores: from how many canaries there are, never from what they score."""
     headline, alarm = error_rates(len(scores), alpha=alpha, gaussian=gaussian)
+    names = HEADLINE if gaussian else (ONE_RUN,)
+    guesses = {
+        (m, name): choose_guesses(m, claimed_epsilon=claimed_epsilon, delta=delta, alpha=headline, method=name)
+        for m in {len(one.scores) for one in scores}
+        for name in names
+    }
     plans = []
     for one in scores:
         m = len(one.scores)
-        methods: list[Method] = []
-        for name in HEADLINE if gaussian else (ONE_RUN,):
-            guesses = choose_guesses(m, claimed_epsilon=claimed_epsilon, delta=delta, alpha=headline, method=name)
-            methods.append(OneRun(name, headline, delta, m, guesses))
+        methods: list[Method] = [OneRun(name, headline, delta, m, guesses[m, name]) for name in names]
         if gaussian:
             methods += [GdpThreshold(alarm, delta), MeanDifference(alarm, delta, one.noise_stddev)]
         else:
