@@ -97,12 +97,12 @@ def map_of(table: EmbeddingTable | None, claim: Mapping[str, Any], *, refuted: b
     return MapRecord(keys=table.keys[: len(points)], x=x, y=y, variance_share=float(share.sum()))  # type: ignore[arg-type]
 
 
-def absent(record: Mapping[str, Any], *, quality: str, table: EmbeddingTable | None) -> dict[str, str]:
-    """Which of the pictures are missing, and why. ``record``: fields ``spend``, ``quality`` and ``map``."""
+def with_reasons(found: Mapping[str, Any], *, quality: str, table: EmbeddingTable | None) -> dict[str, Any]:
+    """The fields ``spend``, ``quality`` and ``map`` of a record, and ``absent``: which of them are missing, and why."""
     few = NO_TABLE if table is None else f"{len(table)} rows make no map"
     mapped = few if table is None or len(table) < FEWEST_MAPPED else NO_NOISE
     reasons = {"spend": NO_ROUNDS, "quality": quality, "map": mapped}
-    return {name: reason for name, reason in reasons.items() if not record[name]}
+    return {**found, "absent": {name: reason for name, reason in reasons.items() if not found[name]}}
 
 
 def _public_epsilon(claim: Mapping[str, Any]) -> float:

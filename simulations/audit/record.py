@@ -25,7 +25,7 @@ from common.evaluation.report.audit_record import (
     ViewRecord,
 )
 from simulations.audit.attacks import NotRun
-from simulations.audit.pictures import absent, map_of, planned_spend, quality_of
+from simulations.audit.pictures import map_of, planned_spend, quality_of, with_reasons
 from simulations.audit.scenario import AuditResult, ViewVerdict
 from simulations.doctor import version
 
@@ -63,8 +63,7 @@ def record_of(result: AuditResult, name: str) -> AuditRecord:
         leaks=leak_records(result.leaks),
         not_run=not_run_records(result.not_run),
         conformance=tuple(map(_finding, result.findings)),
-        **found,
-        absent=absent(found, quality=result.quality.reason, table=result.table),
+        **with_reasons(found, quality=result.quality.reason, table=result.table),
         settings=result.settings,
         not_covered=(*NOT_COVERED, *OF_SCENARIOS),
         seconds=round(result.seconds, 1),

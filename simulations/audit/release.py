@@ -18,7 +18,7 @@ from common.table import EmbeddingTable
 from common.units import Units
 from simulations.audit.adversary import Adversary
 from simulations.audit.attacks import NotRun, tried
-from simulations.audit.pictures import absent, map_of, quality_of, spend_of
+from simulations.audit.pictures import map_of, quality_of, spend_of, with_reasons
 from simulations.audit.record import NOT_COVERED, identity, leak_records, not_run_records
 
 INVERTED = 200  # bags of rows that the inverter is tried on
@@ -50,11 +50,6 @@ def audit_release(path: Path, *, adversary: Adversary, seed: int = 0) -> AuditRe
         view = View(clients=0, prior=_prior(main), table=main)
         leaks, not_run = tried(view, None, _truth(main, adversary, seed), seed=seed)
     outcome, reason = _judged(checked.passed, release.certificate)
-    pictured = {
-        "spend": spend_of(release.rounds),
-        "quality": quality_of({"released": release.evaluation}, release.certificate),
-        "map": map_of(main, release.certificate, refuted=not checked.passed),
-    }
     return AuditRecord(
         identity=identity(str(path), "release", dict(release.scenario)),
         outcome=str(outcome),  # type: ignore[arg-type]
@@ -67,12 +62,21 @@ def audit_release(path: Path, *, adversary: Adversary, seed: int = 0) -> AuditRe
         leaks=leak_records(leaks),
         not_run=not_run_records(not_run),
         conformance=tuple(findings),
-        **pictured,
-        absent=absent(pictured, quality=UNMEASURED, table=main),
+        **_pictured(release, main, refuted=not checked.passed),
         settings={"seed": seed, "canaries": 0},
         not_covered=(*NOT_COVERED, *NO_CANARIES),
         seconds=round(time.monotonic() - started, 1),
     )
+
+
+def _pictured(release: Release, main: EmbeddingTable | None, *, refuted: bool) -> dict[str, Any]:
+    """What the page's pictures of cost are made of, all of it from the release."""
+    found = {
+        "spend": spend_of(release.rounds),
+        "quality": quality_of({"released": release.evaluation}, release.certificate),
+        "map": map_of(main, release.certificate, refuted=refuted),
+    }
+    return with_reasons(found, quality=UNMEASURED, table=main)
 
 
 def _judged(passed: bool, certificate: Any) -> tuple[Outcome, str]:

@@ -68,14 +68,13 @@ def test_the_unprotected_run_claims_nothing() -> None:
 
 
 def test_what_is_missing_says_why() -> None:
-    nothing = {"spend": (), "quality": (), "map": None}
-    assert pictures.absent(nothing, quality="why", table=TABLE) == {
-        "spend": pictures.NO_ROUNDS,
-        "quality": "why",
-        "map": pictures.NO_NOISE,
-    }
-    assert pictures.absent(nothing, quality="why", table=None)["map"] == pictures.NO_TABLE
-    assert pictures.absent({"spend": (1,), "quality": (1,), "map": 1}, quality="", table=TABLE) == {}
+    def absent(found: dict[str, Any], table: EmbeddingTable | None = TABLE) -> Any:
+        return pictures.with_reasons(found, quality="why", table=table)["absent"]
+
+    nothing: dict[str, Any] = {"spend": (), "quality": (), "map": None}
+    assert absent(nothing) == {"spend": pictures.NO_ROUNDS, "quality": "why", "map": pictures.NO_NOISE}
+    assert absent(nothing, None)["map"] == pictures.NO_TABLE
+    assert absent({"spend": (1,), "quality": (1,), "map": 1}) == {}
 
 
 def test_tables_are_scored_beside_the_one_before_training(tmp_path: Path) -> None:
