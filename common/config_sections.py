@@ -115,7 +115,7 @@ class FederationConfig(Section):
     max_selected_rows: int = Field(0, ge=0, description="selected in mode distributed: rows that get values in a round")
     rows_per_client: int = Field(0, ge=0, description="selected in mode distributed: rows that one client votes for")
     min_contributors: int = Field(
-        1, ge=1, description="selected in mode distributed: votes a row needs beyond its noise"
+        1, ge=1, description="selected in mode distributed: added to the threshold on a row's noised votes"
     )
     select_every: int = Field(1, ge=0, description="selected in mode distributed: rounds between votes; 0: once a run")
     secure_aggregation: Literal["none", "full", "ideal"] = Field(

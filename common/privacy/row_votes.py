@@ -34,7 +34,7 @@ class RowVotes:
         max_selected_rows: K: a client sends values for so many rows, whatever is selected.
         rows_per_client: m: votes of one client.
         select_every: R: rounds 1, 1 + R, 1 + 2 R, ... vote; 0: the first alone.
-        min_contributors: added to the threshold, so that a row needs so many votes beyond its noise.
+        min_contributors: added to the threshold on the noised count; rows with fewer votes pass with a small chance.
         rows: V, of the row domain; 0 while it is not known.
 
     Raises:
