@@ -39,11 +39,11 @@ _STORAGE_CODES = (
 
 
 class Entry(NamedTuple):
-    """One row of the ledger: a reservation or a charge; what does not apply is None.
+    """One row of the ledger: a reservation, a charge, or the beginning of a day; what does not apply is None.
 
     Attributes:
         seq: 1, 2, 3, ... without gaps.
-        kind: ``reserve`` or ``charge``.
+        kind: ``reserve``, ``charge`` or ``day`` (``run`` is then its ISO date).
         account: of a charge: the row of the reservation that it belongs to.
     """
 

@@ -14,64 +14,24 @@ put an old copy back: keep ``head()`` elsewhere and give it to ``verify``.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from client._chain import RESTORE, Entry, append, connect, entries_with_hashes, flaw, last, translated
+from client._composition import composed_epsilon
+from client._reservation import LIMIT, Reservation, check_reservation, check_text
 from common.errors import LedgerError
 
 __all__ = ["Entry", "Ledger", "Reservation"]
 
-_LIMIT = 2**31
+_LATEST = "MAX(r.seq, COALESCE((SELECT MAX(c.seq) FROM entries c WHERE c.kind = 'charge' AND c.account = r.seq), 0))"
 _CHARGES = "(SELECT COUNT(*) FROM entries c WHERE c.kind = 'charge' AND c.account = r.seq)"
-
-
-@dataclass(frozen=True)
-class Reservation:
-    """A run's planned spend on one data set.
-
-    Attributes:
-        fingerprint: names the data set (see ``client.fingerprint``).
-        unit: the privacy unit that the run protects.
-        run: the run's identifier.
-        coordinator: who asks.
-        event_json: one round, as JSON of ``common.privacy.accounting.event_to_json``.
-        rounds: how many rounds are planned.
-        delta: at which the run states its epsilon.
-        bundle: hash of the approved code that runs; empty in a simulation.
-    """
-
-    fingerprint: str
-    unit: str
-    run: str
-    coordinator: str
-    event_json: str
-    rounds: int
-    delta: float
-    bundle: str = ""
-
-    def entry(self, seq: int) -> Entry:
-        """The row that holds this reservation."""
-        return Entry(
-            seq=seq,
-            kind="reserve",
-            fingerprint=self.fingerprint,
-            run=self.run,
-            unit=self.unit,
-            coordinator=self.coordinator,
-            event=self.event_json,
-            rounds=self.rounds,
-            delta=self.delta,
-            bundle=self.bundle,
-        )
 
 
 class Ledger:
@@ -81,15 +41,19 @@ class Ledger:
     damaged, belongs to something else, or is held by another process for a minute.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, today: Callable[[], str] | None = None) -> None:
         self.path = path
         self._connection = connection
+        self._today = today
         self._lock = threading.RLock()
 
     @classmethod
-    def open(cls, path: Path | str, *, create: bool = True) -> Self:
-        """Open a ledger; without one, make it (``create``) or raise ``LedgerError``."""
-        return cls(Path(path), connect(Path(path), create=create))
+    def open(cls, path: Path | str, *, create: bool = True, today: Callable[[], str] | None = None) -> Self:
+        """Open a ledger; without one, make it (``create``) or raise ``LedgerError``.
+
+        With ``today`` (ISO dates), a row says when a new day begins, so that ``spent`` can look at a period.
+        """
+        return cls(Path(path), connect(Path(path), create=create), today)
 
     def close(self) -> None:
         """Close the file. The ledger cannot be used afterwards."""
@@ -117,7 +81,7 @@ class Ledger:
         """
         wanted: dict[tuple[str, str, str], Reservation] = {}
         for item in reservations:
-            _check(item)
+            check_reservation(item)
             if wanted.setdefault((item.fingerprint, item.unit, item.run), item) != item:
                 raise LedgerError(f"two reservations of run {item.run} differ", remedy="Start a run under a new name.")
         with self._transaction() as connection:
@@ -134,7 +98,7 @@ class Ledger:
             if admit is not None:
                 for item in wanted.values():
                     admit(item)
-            start = last(connection)[0] + 1
+            start = self._next_row(connection)
             append(connection, [item.entry(start + i) for i, item in enumerate(wanted.values())])
 
     def charge(self, run: str, round_number: int, attempt: int, fingerprints: Sequence[str]) -> list[str]:
@@ -148,9 +112,9 @@ class Ledger:
         Raises:
             LedgerError: a data set has no reservation in this run, or the attempt was charged before.
         """
-        if not (0 <= round_number < _LIMIT and 0 <= attempt < _LIMIT):
+        if not (0 <= round_number < LIMIT and 0 <= attempt < LIMIT):
             raise LedgerError("rounds and attempts count from 0", remedy="Check the coordinator's messages.")
-        _check_text(run, *fingerprints)
+        check_text(run, *fingerprints)
         with self._transaction() as connection:
             accounts = self._accounts("fingerprint, seq", run, fingerprints)
             missing = len(set(fingerprints) - {row[0] for row in accounts})
@@ -170,7 +134,7 @@ class Ledger:
                     f"attempt {attempt} at round {round_number} of run {run} was charged before: this is a replay",
                     remedy="A coordinator that tries a round again gives the attempt a new number.",
                 )
-            start = last(connection)[0] + 1
+            start = self._next_row(connection)
             append(
                 connection,
                 [
@@ -181,11 +145,15 @@ class Ledger:
             beyond = "SELECT fingerprint FROM entries r WHERE seq IN (SELECT value FROM json_each(?)) AND rounds < "
             return [row[0] for row in connection.execute(beyond + _CHARGES, (json.dumps(numbers),))]
 
-    def spent(self, fingerprint: str, unit: str) -> Counter[str]:
-        """Event (JSON) -> how often it counts against this data set and unit, over all runs."""
+    def spent(self, fingerprint: str, unit: str, since: str = "") -> Counter[str]:
+        """Event (JSON) -> how often it counts against this data set and unit, over all runs.
+
+        With ``since`` (an ISO date), over runs that were reserved or charged on that day or later: these in full.
+        """
         counts: Counter[str] = Counter()
         query = f"SELECT r.event, MAX(r.rounds, {_CHARGES}) FROM entries r WHERE r.kind = 'reserve' "
-        for event, count in self._fetch(query + "AND r.fingerprint = ? AND r.unit = ?", fingerprint, unit):
+        query += f"AND r.fingerprint = ? AND r.unit = ? AND {_LATEST} >= ?"
+        for event, count in self._fetch(query, fingerprint, unit, self._row_of(since)):
             counts[event] += count
         return counts
 
@@ -194,7 +162,10 @@ class Ledger:
         query = "SELECT DISTINCT unit FROM entries WHERE kind = 'reserve' AND fingerprint = ? ORDER BY unit"
         return tuple(row[0] for row in self._fetch(query, fingerprint))
 
-    def epsilon(self, fingerprint: str, unit: str, delta: float, extra: Mapping[str, int] | None = None) -> float:
+    # exception: a parameter for each thing that an account is asked about; the last two are keywords.
+    def epsilon(
+        self, fingerprint: str, unit: str, delta: float, extra: Mapping[str, int] | None = None, *, since: str = ""
+    ) -> float:
         """Epsilon of everything spent on this data set and unit, and of ``extra`` events (JSON -> count) on top.
 
         Composition by ``common.privacy.accounting`` (adaptive composition of the stored events); ``inf`` once the
@@ -203,10 +174,10 @@ class Ledger:
         Raises:
             PrivacyConfigError: delta out of range, or an event that no accountant covers.
         """
-        total = self.spent(fingerprint, unit)
+        total = self.spent(fingerprint, unit, since)
         for event, count in (extra or {}).items():
             total[event] += count
-        return _composed_epsilon(tuple(sorted(total.items())), delta)
+        return composed_epsilon(tuple(sorted(total.items())), delta)
 
     def accounts(self) -> Iterator[tuple[Entry, int]]:
         """Every reservation with the number of its charges, in order: what ``fedembed ledger show`` prints."""
@@ -249,7 +220,26 @@ class Ledger:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def _fetch(self, query: str, *values: str) -> list[Any]:
+    def _next_row(self, connection: sqlite3.Connection) -> int:
+        """Number of the next row, after one for the day where that has changed. Days never go back: clocks may."""
+        seq = last(connection)[0] + 1
+        if self._today is None:
+            return seq
+        found = connection.execute("SELECT MAX(run) FROM entries WHERE kind = 'day'").fetchone()[0]
+        today = self._today()
+        if found is not None and today <= found:
+            return seq
+        append(connection, [Entry(seq, "day", run=today)])
+        return seq + 1
+
+    def _row_of(self, since: str) -> int:
+        """The first row of a day or later; where none is dated so late, a number beyond every row."""
+        if not since:
+            return 0
+        found = self._fetch("SELECT MIN(seq) FROM entries WHERE kind = 'day' AND run >= ?", since)[0][0]
+        return LIMIT if found is None else int(found)
+
+    def _fetch(self, query: str, *values: str | int) -> list[Any]:
         with self._lock, translated(self.path):
             return self._connection.execute(query, values).fetchall()
 
@@ -257,41 +247,3 @@ class Ledger:
         """The given columns of a run's reservations for these data sets."""
         query = f"SELECT {columns} FROM entries WHERE kind = 'reserve' AND run = ? AND fingerprint IN "
         return self._fetch(query + "(SELECT value FROM json_each(?))", run, json.dumps(list(fingerprints)))
-
-
-def _check(item: Reservation) -> None:
-    if not (1 <= item.rounds < _LIMIT and 0 <= item.delta < 1 and item.fingerprint and item.run and item.unit):
-        raise LedgerError(
-            "a reservation needs a data set, a unit, a run, rounds >= 1 and 0 <= delta < 1",
-            remedy="Check the plan of the run.",
-        )
-    _check_text(item.run, item.coordinator, item.unit, item.fingerprint, item.bundle)
-    _event(item.event_json)
-
-
-def _check_text(*texts: str) -> None:
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        raise LedgerError("a name is not Unicode text", remedy="Check the coordinator's messages.") from None
-
-
-@functools.lru_cache(maxsize=256)  # pure: events are few, data sets many
-def _event(event_json: str) -> object:
-    from common.errors import FedembedError
-    from common.privacy.accounting import event_from_json
-
-    try:
-        return event_from_json(json.loads(event_json))
-    except (ValueError, TypeError, FedembedError):
-        raise LedgerError("an event in a reservation is not one that can be accounted") from None
-
-
-@functools.lru_cache(maxsize=4096)
-def _composed_epsilon(events: tuple[tuple[str, int], ...], delta: float) -> float:
-    import dp_accounting
-
-    from common.privacy import accounting
-
-    parts = [dp_accounting.SelfComposedDpEvent(_event(event), count) for event, count in events if count > 0]
-    return accounting.epsilon(dp_accounting.ComposedDpEvent(parts), delta)

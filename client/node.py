@@ -17,7 +17,7 @@ from client import readers
 from client.fingerprint import data_fingerprint, named_fingerprint
 from client.ledger import Ledger
 from client.policy import Policy, read_policy
-from client.secure_terms import party_from
+from client.secure_terms import Party, party_from
 from client.session import Session
 from client.store import by_client, encode_clients, load_store, save_store, shard
 from common import families
@@ -134,7 +134,12 @@ def _simulated_session(directory: Path, index: int, count: int) -> Session:
     )
 
 
-def _site_session(site: Path, state_dir: Path, policy: Policy) -> Session:
+def site_description(site: Path) -> tuple[str, DataConfig, Party | None]:
+    """Name, data and identity of a site, from its file.
+
+    Raises:
+        ConfigError: the file is wrong. SecAggError: its roster is.
+    """
     try:
         raw = tomllib.loads(site.read_text(encoding="utf-8"))
         data = DataConfig.model_validate(raw.get("data", {}))
@@ -144,6 +149,11 @@ def _site_session(site: Path, state_dir: Path, policy: Policy) -> Session:
     path = Path(data.path)
     data = data.model_copy(update={"path": str(path if path.is_absolute() else site.parent / path)})
     party = party_from(raw["secure_aggregation"], name, site.parent) if "secure_aggregation" in raw else None
+    return name, data, party
+
+
+def _site_session(site: Path, state_dir: Path, policy: Policy) -> Session:
+    name, data, party = site_description(site)
     known = any(state_dir.glob("run-*.json"))  # a site that has taken part has a ledger, or has lost it
     ledger = Ledger.open(state_dir / "ledger.sqlite", create=not known)
     return Session(SiteSource(name, data, state_dir), ledger, policy, state_dir=state_dir, party=party)

@@ -17,7 +17,8 @@ FedembedError (1)
 ├── DependencyError (14)      an optional dependency is missing
 ├── EvaluationError (15)      a benchmark cannot be scored
 ├── ConformanceError (16)     a privacy mechanism does not do what is claimed
-└── SecAggError (17)          a secure-aggregation message or state is not valid
+├── SecAggError (17)          a secure-aggregation message or state is not valid
+└── DeploymentError (18)      a coordinator or agent cannot be set up, started or reached
 """
 
 from __future__ import annotations
@@ -119,6 +120,11 @@ class EvaluationError(FedembedError):
 class ConformanceError(FedembedError):
     exit_code = 16
     remedy = "Release nothing made with these settings; report the lines marked VIOLATION as a fault in fedembed."
+
+
+class DeploymentError(FedembedError):
+    exit_code = 18
+    remedy = "`fedembed coordinator status` or `fedembed agent status` says what runs; the logs folder says why."
 
 
 class SecAggError(FedembedError):

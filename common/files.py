@@ -22,6 +22,7 @@ _DISK_ERRORS = {
     errno.EISDIR: "it is a folder",
     errno.EEXIST: "it is a file",
 }
+_PRIVATE_MODE = 0o600
 _CHOOSE = "Choose another path."
 _REMEDIES = {  # without an entry: the remedy of StorageError
     errno.EACCES: "Choose a place that you may write to.",
@@ -84,6 +85,21 @@ def atomic_files(*targets: Path) -> Iterator[list[Path]]:
                 path.unlink(missing_ok=True)
         for folder in {target.parent for target in targets}:
             fsync_path(folder)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Make a file that nobody else can read at any moment, not even while it is empty; an existing one is kept.
+
+    Raises:
+        StorageError: it exists, or the disk is full or not writable.
+    """
+    with disk_errors(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_MODE)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fsync_path(path.parent)
 
 
 def _refuse_special(target: Path) -> None:

@@ -10,15 +10,19 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import scenario_from_json
-from common.errors import ConfigError
+from common.errors import ConfigError, FedembedError
 from server.coordinate import coordinate
-from server.progress import LogReporter, Reporter
+from server.progress import JournalReporter, Reporter
 from server.rounds import Exchange
 from server.run import Outcome
 
 
-def build_app(reporter: Reporter, finished: Callable[[Outcome], None] = lambda outcome: None) -> ServerApp:
-    """A ServerApp that tells ``reporter`` how it goes and ``finished`` how it ended."""
+def build_app(
+    reporter_for: Callable[[Path], Reporter],
+    finished: Callable[[Outcome], None] = lambda outcome: None,
+    failed: Callable[[Path, FedembedError], None] = lambda out, error: None,
+) -> ServerApp:
+    """A ServerApp that tells ``reporter_for`` its folder how it goes, and ``finished`` or ``failed`` how it ended."""
     server_app = ServerApp()
 
     @server_app.main()
@@ -31,9 +35,14 @@ def build_app(reporter: Reporter, finished: Callable[[Outcome], None] = lambda o
         files = json.loads(str(config.get("benchmarks") or "{}"))
         benchmarks = {name: Path(path) for name, path in files.items()}
         exchange = Exchange(grid, scenario.federation.round_timeout_s)
-        finished(coordinate(exchange, scenario, Path(str(config["out"])), reporter=reporter, benchmarks=benchmarks))
+        out = Path(str(config["out"]))
+        try:
+            finished(coordinate(exchange, scenario, out, reporter=reporter_for(out), benchmarks=benchmarks))
+        except FedembedError as error:
+            failed(out, error)
+            raise
 
     return server_app
 
 
-app = build_app(LogReporter())
+app = build_app(JournalReporter, failed=lambda out, error: JournalReporter(out).failed(error))

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
+from common.deployment.journal import Journal
+from common.errors import FedembedError
+
+ROUNDS_FILE = "rounds.jsonl"
 LOGGER = logging.getLogger("fedembed")
 
 
@@ -33,3 +38,24 @@ class LogReporter:
 
     def done(self) -> None:
         LOGGER.info("done")
+
+
+class JournalReporter:
+    """One JSON object a step, in ``rounds.jsonl`` of the run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._journal = Journal(folder / ROUNDS_FILE)
+
+    def preparing(self, message: str) -> None:
+        self._journal.write("preparing", {"message": message})
+
+    def round_finished(self, round: int, rounds: int, facts: Mapping[str, object]) -> None:
+        self._journal.write("round", {"round": round, "rounds": rounds, **facts})
+
+    def done(self) -> None:
+        self._journal.write("done", {})
+
+    def failed(self, error: FedembedError) -> None:
+        """The run ends with this error."""
+        self._journal.write("failed", {"error": type(error).__name__, "message": error.message, "remedy": error.hint})

@@ -16,8 +16,10 @@ from typing import Annotated
 import click
 import typer
 
+from client.agent.commands import agent_app
 from client.cli import ledger_app
 from common.errors import ConfigError, FedembedError, StorageError, UsageError
+from server.cli import coordinator_app
 from simulations import doctor
 from simulations.commands import audit, compare, conformance, inspect, release, train
 from simulations.commands.exit_codes import BROKEN_PIPE, INTERRUPTED
@@ -74,7 +76,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _function in _COMMANDS.items():
     app.command(_name, cls=Command)(_function)
-for _group in (ledger_app, roster_app):
+for _group in (coordinator_app, agent_app, ledger_app, roster_app):
     for _command in _group.registered_commands:
         _command.cls = Command  # the same help page as everywhere
     app.add_typer(_group, name=_group.info.name)

@@ -149,7 +149,7 @@ def run_locally(store: ClientStore, out: Path, run_config: dict[str, str], repor
         session = Session(GivenStore(store), ledger, Policy.permissive(), keeps_table=True, simulated=True)
         grid = InProcessGrid(build_client_app(lambda context: session, failures.append), [{}], run_config=run_config)
         try:
-            run_in_process(build_server_app(reporter, outcomes.append), grid, run_config)
+            run_in_process(build_server_app(lambda folder: reporter, outcomes.append), grid, run_config)
         except RoundError as error:
             causes = [*failures, *grid.raised]
             if causes:

@@ -18,10 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.config import scenario_from_json
-from common.errors import DependencyError, FedembedError, RoundError
-from server.checkpoint import CheckpointDirectory
-from server.progress import Reporter
-from simulations.flower_tools import (
+from common.deployment.flower import (
     POLL_INTERVAL_S,
     assemble_app,
     background,
@@ -33,6 +30,9 @@ from simulations.flower_tools import (
     wait_for_port,
     write_connection,
 )
+from common.errors import DependencyError, FedembedError, RoundError
+from server.checkpoint import CheckpointDirectory
+from server.progress import Reporter
 
 CONNECT_TIMEOUT_S = 10.0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.errors import DataError, SecAggError, UsageError
-from common.files import atomic_files, disk_errors, fsync_path
+from common.files import atomic_files, write_private
 from simulations.commands.output import emit_json, note, say, table
 from simulations.commands.train import JsonOption
 
@@ -25,7 +25,6 @@ roster_app = typer.Typer(
     add_completion=False,
 )
 
-_PRIVATE_MODE = 0o600
 _MOST_KEY_BYTES = 10_000
 
 KeyArgument = Annotated[Path, typer.Argument(metavar="KEY", hidden=True)]
@@ -50,7 +49,7 @@ def init(key: KeyArgument, *, json_output: JsonOption = False) -> None:
     for path in (key, public_file):
         _refuse_existing(path)
     identity = Identity.fresh(os.urandom)
-    _write_private(key, identity.to_pem())
+    write_private(key, identity.to_pem())
     _write(public_file, f"{identity.public.hex()}\n".encode())
     if json_output:
         emit_json({"private_key": key, "public_key_file": public_file, "public_key": identity.public.hex()})
@@ -212,14 +211,3 @@ def _refuse_existing(path: Path) -> None:
 def _write(path: Path, data: bytes) -> None:
     with atomic_files(path) as (partial,):
         partial.write_bytes(data)
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """A file that nobody else can read at any moment, not even while it is empty."""
-    with disk_errors(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_MODE)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fsync_path(path.parent)

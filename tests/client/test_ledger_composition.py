@@ -130,3 +130,37 @@ def test_events_without_an_accountant_are_never_booked(ledger: Ledger, event: di
     with pytest.raises(LedgerError, match="accounted"):
         ledger.reserve([Reservation("data", "sentence", "r", "hub", json.dumps(event), 1, DELTA)])
     assert ledger.units("data") == ()
+
+
+class Clock:
+    """Tells the day that a test sets."""
+
+    def __init__(self, day: str) -> None:
+        self.day = day
+
+    def __call__(self) -> str:
+        return self.day
+
+
+def test_a_period_holds_the_runs_that_were_reserved_or_charged_in_it(tmp_path: Path) -> None:
+    clock = Clock("2026-01-01")
+    with Ledger.open(tmp_path / "ledger.sqlite", today=clock) as ledger:
+        book(ledger, RUNS[2:3], prefix="old")
+        clock.day = "2026-03-01"
+        book(ledger, RUNS[3:], prefix="new")
+        assert sum(ledger.spent("data", "sentence").values()) == 9
+        assert sum(ledger.spent("data", "sentence", since="2026-02-01").values()) == 3
+        assert sum(ledger.spent("data", "sentence", since="2026-03-02").values()) == 0
+        ledger.charge("old0", 1, 1, ["data"])  # a run that goes on counts in full
+        assert sum(ledger.spent("data", "sentence", since="2026-02-01").values()) == 9
+        ledger.verify()
+
+
+def test_a_clock_that_is_put_back_hides_nothing(tmp_path: Path) -> None:
+    clock = Clock("2026-03-01")
+    with Ledger.open(tmp_path / "ledger.sqlite", today=clock) as ledger:
+        book(ledger, RUNS[2:3], prefix="before")
+        clock.day = "2025-01-01"
+        book(ledger, RUNS[3:], prefix="after")
+        assert sum(ledger.spent("data", "sentence", since="2026-03-01").values()) == 9
+        assert [entry.run for entry in ledger.rows() if entry.kind == "day"] == ["2026-03-01"]

@@ -8,8 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from common.config import Scenario
-from simulations import corpora
-from simulations.flower_tools import (
+from common.deployment.flower import (
     assemble_app,
     background,
     flower_environment,
@@ -20,6 +19,7 @@ from simulations.flower_tools import (
     wait_for_port,
     write_connection,
 )
+from simulations import corpora
 
 RUN_TIMEOUT_S = 200.0
 SITES = ("north", "south", "west")

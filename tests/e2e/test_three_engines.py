@@ -11,11 +11,11 @@ import pytest
 
 from client.ledger import Ledger
 from common.config import Scenario, build_scenario
+from common.deployment.flower import background, free_port, wait_for_port
 from common.errors import RoundError
 from common.release import load_release
 from server.progress import LogReporter
 from simulations.federation import run_simulation
-from simulations.flower_tools import background, free_port, wait_for_port
 from tests.e2e.deployment import SITES, deployment, planted_texts, run_config_for, run_to_end, site_files
 
 

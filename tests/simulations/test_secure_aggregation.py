@@ -93,7 +93,7 @@ def distributed_run(
     config = {"scenario": chosen.canonical_json(), "out": str(folder), "benchmarks": "{}"}
     grid = InProcessGrid(spoiled, [{"k": k} for k in range(nodes)], run_config=config, byte_exact=True)  # type: ignore[arg-type]
     try:
-        run_in_process(build_server_app(LogReporter(), outcomes.append), grid, config)
+        run_in_process(build_server_app(lambda folder: LogReporter(), outcomes.append), grid, config)
     finally:
         for ledger in ledgers:
             ledger.close()

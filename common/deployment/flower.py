@@ -22,6 +22,7 @@ APP_PACKAGES = ("server", "client", "common")
 CONNECTION = "fedembed"
 START_TIMEOUT_S = 60.0
 POLL_INTERVAL_S = 0.5
+STOP_TIMEOUT_S = 15.0
 
 
 def assemble_app(directory: Path, run_config: Mapping[str, str]) -> Path:
@@ -80,15 +81,15 @@ def background(command: Sequence[str], *, cwd: Path, environment: Mapping[str, s
         try:
             yield process
         finally:
-            _end(process)
+            end_group(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the SuperLink's whole session: first politely, then not."""
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads its own session, and all that it started: first politely, then not."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
-            process.wait(timeout=15)
+            process.wait(timeout=STOP_TIMEOUT_S)
         except ProcessLookupError:
             return
         except subprocess.TimeoutExpired:
@@ -111,25 +112,30 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def port_answers(port: int) -> bool:
+    """Whether something listens on this loopback port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     """Return once something listens. Raises ``RoundError`` with the log's end if the process ends first."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if port_answers(port):
+            return
         if process.poll() is not None:
             break
         time.sleep(POLL_INTERVAL_S)
     raise RoundError(f"Flower's SuperLink did not start: {tail(log.read_text())}")
 
 
-def write_connection(home: Path, port: int) -> None:
-    """Flower's connection file: the one connection leads to ``port`` on loopback."""
+def write_connection(home: Path, port: int, *, authority: Path | None = None) -> None:
+    """Flower's connection file: the one connection leads to ``port`` on loopback; with an authority, over TLS."""
     (home / "flwr").mkdir(exist_ok=True)
+    trust = "insecure = true" if authority is None else f"root-certificates = {json.dumps(str(authority.resolve()))}"
     (home / "flwr" / "config.toml").write_text(
-        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-        f'address = "127.0.0.1:{port}"\ninsecure = true\n'
+        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "127.0.0.1:{port}"\n{trust}\n'
     )
 
 

@@ -1,0 +1,91 @@
+"""Which code may run at a site: bundles that its operator looked at, kept where the agent's processes cannot write."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from client.agent.home import AgentHome
+from common.deployment.bundle import Bundle
+from common.deployment.flower import flower_environment, tail
+from common.deployment.journal import now
+from common.errors import DeploymentError
+from common.files import atomic_files
+
+LIST_FILE = "bundles.json"
+TASK_COMMAND = "flwr-clientapp"  # what Flower's executor starts for every message
+
+
+def approve(home: AgentHome, bundle: Bundle) -> Path:
+    """Install a bundle where the agent's processes find it, read only, and put its hash on the list.
+
+    Raises:
+        DeploymentError: Flower refuses the file.
+    """
+    import subprocess
+
+    approved = home.inside("approved")
+    with tempfile.TemporaryDirectory() as name:
+        packed = Path(name) / "bundle.fab"
+        packed.write_bytes(bundle.content)
+        environment = {**flower_environment(Path(name)), "FLWR_HOME": str(approved)}
+        _writable(approved, True)
+        code = (
+            "import sys; from pathlib import Path; from flwr.cli.install import install_from_fab;"
+            "install_from_fab(Path(sys.argv[1]).read_bytes(), skip_prompt=True)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(packed)], env=environment, capture_output=True, text=True, check=False
+        )
+    if done.returncode:
+        raise DeploymentError(f"Flower refuses the bundle: {tail(done.stdout + done.stderr)}")
+    listed = {**approved_bundles(home.folder), bundle.digest: {"approved": now(), "files": len(bundle.files)}}
+    with atomic_files(approved / LIST_FILE) as (partial,):
+        partial.write_text(json.dumps(listed, indent=2) + "\n")
+    write_launcher(home)
+    _writable(approved, False)
+    return approved
+
+
+def approved_bundles(folder: Path) -> Mapping[str, Mapping[str, object]]:
+    """Hashes of approved bundles, with when they were approved."""
+    path = folder / "approved" / LIST_FILE
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def revoke(home: AgentHome, digest: str) -> None:
+    """Take a bundle off the list. Raises ``DeploymentError`` for one that is not on it."""
+    listed = dict(approved_bundles(home.folder))
+    chosen = [full for full in listed if full.startswith(digest)]
+    if len(chosen) != 1:
+        raise DeploymentError(f"{len(chosen)} approved bundles begin with {digest!r}")
+    del listed[chosen[0]]
+    approved = home.inside("approved")
+    _writable(approved, True)
+    for path in (approved / "apps").glob(f"*.{chosen[0][:8]}"):
+        shutil.rmtree(path)
+    with atomic_files(approved / LIST_FILE) as (partial,):
+        partial.write_text(json.dumps(listed, indent=2) + "\n")
+    _writable(approved, False)
+
+
+def write_launcher(home: AgentHome) -> None:
+    """The command that the executor starts for a message: ours, which checks the bundle, under Flower's name."""
+    path = home.inside("bin", TASK_COMMAND)
+    path.unlink(missing_ok=True)
+    path.write_text(f"#!{sys.executable}\nfrom client.agent.task import main\n\nmain()\n")
+    path.chmod(0o755)
+
+
+def _writable(folder: Path, writable: bool) -> None:
+    """Everything below ``folder`` readable by all, writable by its owner or by nobody."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            os.chmod(path, 0o755 if writable else 0o555)
+        else:
+            os.chmod(path, 0o644 if writable else 0o444)

@@ -1,0 +1,57 @@
+"""``fedembed agent check``: what a site's data look like to a run, in counts alone; nothing is sent or spent."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from client import readers
+from client.agent.home import POLICY_FILE, SITE_FILE, AgentHome
+from client.node import site_description
+from client.policy import check, read_policy
+from common.config import Scenario, read_scenario
+
+
+def checked(home: AgentHome, scenario_file: Path | None) -> dict[str, Any]:
+    """Counts of the site's records, and what policy and account say of a planned run.
+
+    Raises:
+        ConfigError: site file, policy or scenario is wrong.
+        DataError: the data cannot be read.
+    """
+    name, data, _ = site_description(home.inside(SITE_FILE))
+    policy = read_policy(home.inside(POLICY_FILE))
+    kinds: Counter[str] = Counter()
+    units: set[str] = set()
+    for record in readers.read(data):
+        kinds[type(record.value).__name__] += 1
+        units.add(f"{record.client}/{record.unit}")
+    found: dict[str, Any] = {
+        "site": name,
+        "reader": data.reader,
+        "records": kinds.total(),
+        "units": len(units),
+        "policy_max_epsilon": policy.max_epsilon,
+        "account": home.user or f"user {os.geteuid()}",
+    }
+    return found if scenario_file is None else {**found, **_planned(read_scenario(scenario_file), policy)}
+
+
+def _planned(scenario: Scenario, policy: Any) -> dict[str, Any]:
+    from common.work import work_for
+
+    work = work_for(scenario, None)
+    refusal = check(
+        policy,
+        mode=work.plan.mode,
+        family=scenario.task.family,
+        unit=work.plan.unit,
+        epsilon=work.plan.epsilon("public"),
+        delta=work.plan.delta,
+        rounds=work.plan.rounds,
+        test_mode=work.plan.test_mode,
+    )
+    answer = "would take part" if refusal is None else f"would refuse: {refusal.message}"
+    return {"run_mode": work.plan.mode, "run_epsilon": f"{work.plan.epsilon('public'):.4g}", "policy": answer}

@@ -1,0 +1,128 @@
+"""``fedembed agent up``: Flower's SuperNode and its executor, kept running under an account of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from client.agent.approval import TASK_COMMAND, approved_bundles
+from client.agent.home import POLICY_FILE, SITE_FILE, AgentHome, hand_over
+from client.agent.record import ACTIVITY_FILE, spent
+from client.agent.task import HOME_VARIABLE
+from common.deployment.flower import flower_environment, port_answers
+from common.deployment.journal import Journal
+from common.deployment.supervisor import Program, Supervisor, program_gauges
+from common.deployment.watching import Gauge, watched
+from common.errors import DeploymentError
+from common.files import atomic_files
+
+EXECUTOR_POLL_S = "0.1"
+UP_FILE = "up.json"
+PROGRAMS = ("node", "executor")
+PROGRAMS = ("node", "executor")
+
+
+def programs(home: AgentHome) -> list[Program]:
+    """The node, and the executor that starts one process a message."""
+    settings, folder = home.settings, home.folder
+    secret = ["--superexec-auth-secret-file", str(folder / "keys" / "executor.secret")]
+    runtime = f"127.0.0.1:{settings.runtime_port}"
+    described = f'site="{folder / SITE_FILE}" state-dir="{folder / "state"}" policy="{folder / POLICY_FILE}"'
+    described += f' device="{settings.device}" gpu-memory-mib={settings.gpu_memory_mib}'
+    node = ["flower-supernode", "--root-certificates", str(folder / "tls" / "ca.crt")]
+    node += ["--superlink", settings.address, "--auth-supernode-private-key", str(folder / "keys" / "node")]
+    node += ["--host", "127.0.0.1", "--port", str(settings.runtime_port), "--isolation", "process", *secret]
+    node += ["--node-config", described]
+    executor = ["flower-superexec", "--runtime-api-address", runtime, "--insecure", *secret]
+    environment = environment_of(home)
+
+    def program(name: str, command: list[str], ready: int | None) -> Program:
+        return Program(name, command, environment, folder / "state", folder / "logs" / f"{name}.log", ready, home.user)
+
+    return [program("node", node, settings.runtime_port), program("executor", executor, None)]
+
+
+def environment_of(home: AgentHome) -> dict[str, str]:
+    """Flower's environment, with the approved bundles as its home and our command before its own."""
+    inherited = flower_environment(home.folder)
+    return {
+        **inherited,
+        "FLWR_HOME": str(home.inside("approved")),
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": EXECUTOR_POLL_S,
+        "HOME": str(home.inside("scratch")),
+        "TMPDIR": str(home.inside("scratch")),
+        "PATH": f"{home.inside('bin')}:{inherited.get('PATH', '')}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        HOME_VARIABLE: str(home.folder),
+    }
+
+
+def up(home: AgentHome, tell: Journal) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        DeploymentError: no bundle is approved, root would run the node, a port is taken, or a program did not start.
+    """
+    _refuse_unfit(home)
+    hand_over(home)
+    for name in ("node.log", "executor.log"):
+        home.inside("logs", name).touch()
+    supervisor = Supervisor(programs(home), tell.write)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stop())
+    supervisor.start()
+    try:
+        tell.write("up", {"coordinator": home.settings.coordinator})
+        with atomic_files(home.inside(UP_FILE)) as (partial,):
+            partial.write_text(json.dumps({"pid": os.getpid()}))
+        settings = home.settings
+        with watched(settings.health_port, settings.metrics_port, supervisor.alive, lambda: _gauges(home, supervisor)):
+            supervisor.watch()
+    finally:
+        supervisor.end()
+        home.inside(UP_FILE).unlink(missing_ok=True)
+        tell.write("down", {})
+
+
+def is_up(home: AgentHome) -> bool:
+    """Whether a process of ``up`` has said so and lives."""
+    path: Path = home.inside(UP_FILE)
+    try:
+        os.kill(int(json.loads(path.read_text())["pid"]), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def _refuse_unfit(home: AgentHome) -> None:
+    if os.geteuid() == 0 and home.user in (None, "root"):
+        raise DeploymentError(
+            "root would run code that serves another party's messages",
+            remedy='Name an account in agent.toml: user = "fedembed" (useradd --system fedembed).',
+        )
+    if not approved_bundles(home.folder) or not home.inside("bin", TASK_COMMAND).exists():
+        raise DeploymentError("no bundle is approved: nothing could run", remedy="fedembed agent approve-bundle")
+    settings = home.settings
+    ports = (settings.runtime_port, settings.health_port, settings.metrics_port)
+    taken = [str(port) for port in ports if port_answers(port)]
+    if taken:
+        raise DeploymentError(
+            f"something listens on port {', '.join(taken)} already",
+            remedy="Is this agent up already? Else change the ports in agent.toml.",
+        )
+
+
+def _gauges(home: AgentHome, supervisor: Supervisor) -> Iterator[Gauge]:
+    """Facts about processes and runs, and the account; nothing about the data."""
+    yield from program_gauges(supervisor)
+    answers = Counter(str(line.get("status")) for line in Journal(home.inside("state", ACTIVITY_FILE)).read())
+    yield Gauge("fedembed_answers", "messages answered, by status", answers, "status")
+    yield Gauge(
+        "fedembed_epsilon_spent", "privacy spent, by the ledger", {a.unit: a.epsilon for a in spent(home)}, "unit"
+    )

@@ -1,0 +1,48 @@
+"""Structured logs: one JSON object a line, with time, event and public facts."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+LARGEST_BYTES = 64 * 2**20
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+class Journal:
+    """Appends to one file; at 64 MiB the file is set aside as ``NAME.1`` and begun again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, event: str, facts: Mapping[str, object]) -> None:
+        """One line in one write: processes that append at once do not mix. A full disk loses the line, not the work."""
+        line = json.dumps({"time": now(), "event": event, **facts}, default=str) + "\n"
+        try:
+            if self._path.exists() and self._path.stat().st_size > LARGEST_BYTES:
+                os.replace(self._path, self._path.with_name(self._path.name + ".1"))
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+            try:
+                os.write(descriptor, line.encode())
+            finally:
+                os.close(descriptor)
+        except OSError:
+            return
+
+    def read(self) -> Iterator[dict[str, object]]:
+        """Every whole line, oldest first."""
+        if not self._path.exists():
+            return
+        with self._path.open(errors="replace") as lines:
+            for line in lines:
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError:
+                    continue

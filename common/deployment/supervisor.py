@@ -1,0 +1,182 @@
+"""Keeps a handful of processes running: starts them in order, restarts what ends, ends them all together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.deployment.flower import end_group, port_answers, tail, tool
+from common.deployment.watching import Gauge
+from common.errors import DependencyError, DeploymentError
+
+READY_TIMEOUT_S = 90.0
+LONGEST_PAUSE_S, STEADY_AFTER_S = 60.0, 120.0
+POLL_INTERVAL_S = 0.2
+Event = Callable[[str, Mapping[str, object]], None]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A process to keep running.
+
+    Attributes:
+        name: in logs, metrics and health.
+        command: the first word is looked up beside this Python, then on the path.
+        environment: complete.
+        folder: it runs in.
+        log: its output is appended to.
+        ready_port: on loopback; the next program starts when something listens there.
+        user: name of the account it runs as; ``None``: ours.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    folder: Path
+    log: Path
+    ready_port: int | None = None
+    user: str | None = None
+
+
+@dataclass
+class _Running:
+    program: Program
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    restarts: int = 0
+    pause_s: float = 1.0
+    not_before: float = 0.0
+
+
+class Supervisor:
+    """Runs programs until it is told to stop; ``event`` is told of every start and end."""
+
+    def __init__(self, programs: Sequence[Program], event: Event) -> None:
+        self._running = [_Running(program) for program in programs]
+        self._event = event
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Start every program in order, each once the one before answers.
+
+        Raises:
+            DeploymentError: one ended or did not answer; its log's end is in the message, and the others are ended.
+            DependencyError: a command is not installed.
+        """
+        try:
+            for running in self._running:
+                self._launch(running)
+                self._wait_until_ready(running)
+        except BaseException:
+            self.end()
+            raise
+
+    def watch(self) -> None:
+        """Restart what ends, after a pause that doubles, until ``stop``; then end everything."""
+        try:
+            while not self._stop.wait(POLL_INTERVAL_S):
+                for running in self._running:
+                    self._revive(running)
+        finally:
+            self.end()
+
+    def stop(self) -> None:
+        """Make ``watch`` return."""
+        self._stop.set()
+
+    def alive(self) -> dict[str, bool]:
+        """Program by program, whether its process runs."""
+        return {r.program.name: r.process is not None and r.process.poll() is None for r in self._running}
+
+    def restarts(self) -> dict[str, int]:
+        """Program by program, how often it was started again."""
+        return {r.program.name: r.restarts for r in self._running}
+
+    def end(self) -> None:
+        """End every process and what it started: the last one first, politely, then not."""
+        for running in reversed(self._running):
+            if running.process is not None and running.process.poll() is None:
+                end_group(running.process)
+                self._event("ended", {"program": running.program.name})
+
+    def _launch(self, running: _Running) -> None:
+        program = running.program
+        command = [*_launcher(program.user), tool(program.command[0]), *program.command[1:]]
+        with program.log.open("ab") as output:
+            running.process = subprocess.Popen(
+                command,
+                cwd=program.folder,
+                env=dict(program.environment),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        running.started = time.monotonic()
+        self._event("started", {"program": program.name, "pid": running.process.pid, "restarts": running.restarts})
+
+    def _wait_until_ready(self, running: _Running) -> None:
+        port, deadline = running.program.ready_port, time.monotonic() + READY_TIMEOUT_S
+        while port is not None and not port_answers(port):
+            ended = running.process is None or running.process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                log = running.program.log
+                raise DeploymentError(f"{running.program.name} did not start: {tail(log.read_text(errors='replace'))}")
+            time.sleep(POLL_INTERVAL_S)
+
+    def _revive(self, running: _Running) -> None:
+        process, now = running.process, time.monotonic()
+        if process is not None:
+            code = process.poll()
+            if code is None:
+                return
+            running.process = None
+            lived = now - running.started
+            running.pause_s = 1.0 if lived > STEADY_AFTER_S else min(LONGEST_PAUSE_S, running.pause_s * 2)
+            running.not_before = now + running.pause_s
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it started has nobody to serve
+            self._event("died", {"program": running.program.name, "exit_code": code, "again_in_s": running.pause_s})
+        elif now >= running.not_before:
+            running.restarts += 1
+            self._launch(running)
+
+
+def program_gauges(supervisor: Supervisor) -> Iterator[Gauge]:
+    """Which programs run, and how often each was started again."""
+    alive = {name: float(runs) for name, runs in supervisor.alive().items()}
+    yield Gauge("fedembed_program_up", "1 while the program runs", alive, "program")
+    yield Gauge("fedembed_program_restarts", "times it was started again", supervisor.restarts(), "program")
+
+
+def _launcher(user: str | None) -> list[str]:
+    """What a child is started through: it ends with us even if we are killed, and gains no rights.
+
+    Raises:
+        DependencyError: util-linux is missing (other systems than Linux).
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise DependencyError("the command `setpriv` is missing", remedy="Install util-linux; deployment needs Linux.")
+    command = [setpriv, "--pdeathsig", "TERM", "--no-new-privs"]
+    return [*command, *([] if user is None else [f"--reuid={user}", "--init-groups", *_group_of(user)])]
+
+
+def _group_of(user: str) -> list[str]:
+    import pwd
+
+    try:
+        return [f"--regid={pwd.getpwnam(user).pw_gid}"]
+    except KeyError:
+        raise DependencyError(
+            f"there is no user {user!r} on this machine", remedy=f"Make it: useradd --system {user}"
+        ) from None

@@ -1,0 +1,134 @@
+"""``fedembed coordinator up``: SuperLink, executor and proxy, kept running and watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from common.deployment.certificates import expires
+from common.deployment.flower import flower_environment, port_answers, write_connection
+from common.deployment.journal import Journal
+from common.deployment.supervisor import Program, Supervisor, program_gauges
+from common.deployment.watching import Gauge, watched
+from common.errors import DependencyError, DeploymentError
+from common.files import atomic_files
+from server.coordinator import proxy, runs, sites
+from server.coordinator.home import Home
+
+EXECUTOR_POLL_S = "0.1"
+UP_FILE = "up.json"
+PROGRAMS = ("superlink", "executor", "proxy")
+PROGRAMS = ("superlink", "executor", "proxy")
+
+
+def environment_of(home: Home) -> dict[str, str]:
+    """Environment of Flower's tools that speak with this coordinator's SuperLink."""
+    return flower_environment(home.folder / "flower")
+
+
+def programs(home: Home) -> list[Program]:
+    """SuperLink on loopback with node authentication; an executor that alone may take up runs; the proxy."""
+    port, folder = home.settings.loopback.superlink_port, home.folder
+    address, environment = f"127.0.0.1:{port}", environment_of(home)
+    secret = ["--superexec-auth-secret-file", str(home.secret_file)]
+    superlink = ["flower-superlink", "--host", "127.0.0.1", "--port", str(port), "--enable-supernode-auth"]
+    superlink += ["--ssl-ca-certfile", str(home.authority_file)]
+    superlink += ["--ssl-certfile", str(folder / "tls" / "server.crt")]
+    superlink += ["--ssl-keyfile", str(folder / "tls" / "server.key")]
+    superlink += ["--isolation", "process", *secret, "--disable-runtime-dependency-installation"]
+    if home.settings.storage.database == "disk":
+        superlink += ["--database", str(folder / "state" / "superlink.db")]
+    executor = ["flower-superexec", "--runtime-api-address", address, *secret]
+    executor += ["--root-certificates", str(home.authority_file)]
+    nginx = ["nginx", "-e", str(folder / "logs" / "proxy-error.log"), "-p", str(folder / "nginx")]
+    nginx += ["-c", str(folder / "nginx" / "nginx.conf")]
+    quick = {**environment, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": EXECUTOR_POLL_S}
+
+    def program(name: str, command: list[str], env: Mapping[str, str], ready: int | None) -> Program:
+        return Program(name, command, env, folder / "state", folder / "logs" / f"{name}.log", ready)
+
+    return [
+        program("superlink", superlink, environment, port),
+        program("executor", executor, quick, None),
+        program("proxy", nginx, environment, home.settings.public.port),
+    ]
+
+
+def up(home: Home, tell: Journal) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        DeploymentError: a port is taken, a certificate has expired, or a program did not start.
+        DependencyError: nginx or setpriv is missing.
+    """
+    _refuse_unfit(home)
+    proxy.write_configuration(home)
+    prepare_connection(home)
+    supervisor = Supervisor(programs(home), tell.write)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stop())
+    loopback = home.settings.loopback
+    supervisor.start()
+    try:
+        fresh = sites.register(home, environment_of(home))
+        tell.write("up", {"registered": fresh, "public_port": home.settings.public.port})
+        with atomic_files(home.inside(UP_FILE)) as (partial,):
+            partial.write_text(json.dumps({"pid": os.getpid()}))
+        with watched(loopback.health_port, loopback.metrics_port, supervisor.alive, lambda: _gauges(home, supervisor)):
+            supervisor.watch()
+    finally:
+        supervisor.end()
+        home.inside(UP_FILE).unlink(missing_ok=True)
+        tell.write("down", {})
+
+
+def prepare_connection(home: Home) -> None:
+    """Flower's own connection file, for its command line."""
+    write_connection(home.folder / "flower", home.settings.loopback.superlink_port, authority=home.authority_file)
+
+
+def _refuse_unfit(home: Home) -> None:
+    import datetime
+    import shutil
+
+    if shutil.which("nginx") is None:
+        raise DependencyError("nginx is not installed", remedy="Install it: apt-get install nginx-light")
+    end = expires(home.inside("tls", "server.crt").read_bytes())
+    if end < datetime.datetime.now(datetime.UTC):
+        raise DeploymentError(f"the server certificate ended on {end:%Y-%m-%d}", remedy="fedembed coordinator renew")
+    loopback = home.settings.loopback
+    ports = (loopback.superlink_port, loopback.health_port, loopback.metrics_port, home.settings.public.port)
+    taken = [str(port) for port in ports if port_answers(port)]
+    if taken:
+        raise DeploymentError(
+            f"something listens on port {', '.join(taken)} already",
+            remedy="Is this coordinator up already? Else change the ports in coordinator.toml.",
+        )
+
+
+def _gauges(home: Home, supervisor: Supervisor) -> Iterator[Gauge]:
+    """Facts about processes, sites and runs; nothing about anybody's data."""
+
+    yield from program_gauges(supervisor)
+    yield Gauge("fedembed_sites", "sites by status", Counter(site.status for site in sites.sites(home)), "status")
+    rounds = {run.name: float(run.rounds_done) for run in runs.runs(home)}
+    yield Gauge("fedembed_rounds_done", "rounds that are on disk", rounds, "run")
+    end = expires(home.inside("tls", "server.crt").read_bytes()).timestamp()
+    yield Gauge("fedembed_certificate_expires_seconds", "Unix time at which the server certificate ends", {"": end})
+    database = home.inside("state", "superlink.db")
+    size = float(database.stat().st_size) if database.exists() else 0.0
+    yield Gauge("fedembed_database_bytes", "size of Flower's database", {"": size})
+
+
+def is_up(home: Home) -> bool:
+    """Whether a process of ``up`` has said so and lives."""
+    path: Path = home.inside(UP_FILE)
+    try:
+        os.kill(int(json.loads(path.read_text())["pid"]), 0)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
