@@ -69,9 +69,17 @@ def _left_out(planted: Planted, candidates: NDArray[np.bool_]) -> ClientStore:
 
 
 def _without_canaries(planted: Planted) -> Work:
-    """The planted work for real clients and rows alone, from the audited run's own start, which is public."""
+    """The planted work for real clients and rows alone, from the audited run's own start and with its step size.
+
+    Both are public; of fewer clients, the mean would be of fewer, and every step longer than the audited run's.
+    """
     audited, rows = planted.work, planted.real_rows
-    work = work_for(with_room(planted.given, planted.real_clients, 0, masked=False), planted.real_domain)
+    scenario = with_room(planted.given, planted.real_clients, 0, masked=False)
+    if scenario.server.denominator is None:
+        expected = max(1.0, audited.plan.rate * len(planted.store))
+        server = scenario.server.model_copy(update={"denominator": expected})
+        scenario = scenario.model_copy(update={"server": server})
+    work = work_for(scenario, planted.real_domain)
     values = audited.family.initial(audited.options, audited.specs, audited.domain, audited.scenario.seed)
     tables = {spec.name for spec in audited.specs if spec.is_table}
     start = {name: np.array(v[:rows] if name in tables else v, np.float32) for name, v in values.items()}

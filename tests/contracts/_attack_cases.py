@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from common.evaluation.view import Candidates, Reference, RoundView, Truth, View
+from common.evaluation.view import Candidates, Interactions, Reference, RoundView, Truth, View
 from common.privacy.private_sum import Released
 from common.table import EmbeddingTable
 from common.units import Units
@@ -57,6 +57,8 @@ def truth(seed: int) -> Truth:
         member=rng.random(UNITS) < 0.5,
         pairs=rng.integers(0, ROWS, (UNITS, 2)),
         linked=rng.random(UNITS) < 0.5,
+        interactions=Interactions(Units(np.arange(UNITS + 1) * LONG, {"rows": rows}), rng.integers(0, ROWS, UNITS)),
+        interacted=rng.random(UNITS) < 0.5,
         labels={row: int(label) for row, label in enumerate(rng.integers(0, 2, ROWS))},
     )
 
@@ -71,6 +73,7 @@ def shuffled(given: Truth, seed: int) -> Truth:
         held_rows=tuple(given.held_rows[client] for client in order),
         member=None if given.member is None else rng.permutation(given.member),
         linked=None if given.linked is None else rng.permutation(given.linked),
+        interacted=None if given.interacted is None else rng.permutation(given.interacted),
         labels=dict(zip(given.labels, labels, strict=True)),
     )
 

@@ -42,6 +42,7 @@ _QUESTIONS = {
     "membership": "Was this record in the training data?",
     "reference_membership": "Was this record in the training data, asked by someone who trained tables to compare?",
     "links": "Are these two linked in somebody's data?",
+    "interactions": "Was this among the items of this user that were trained on?",
     "gradient_inversion": "Which data made this update?",
     "attributes": "Which attribute has the person or thing behind this row?",
     "inversion": "Which text or set of items does this vector stand for?",
