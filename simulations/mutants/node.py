@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +13,10 @@ from client.policy import Policy
 from client.secure import SecretStates
 from client.secure_terms import Party
 from common.secagg.client_state import ClientLimits
+from common.secagg.terms import Terms
 from server.secure_round import Hops
 from simulations.mutants import broken
+from simulations.protocol_checks.node import honest_terms
 
 _LIMITS, _MOVE, _SAVE = ClientLimits, SecretStates.move, SecretStates.save
 
@@ -29,6 +32,15 @@ def _any_terms(admitted: Any, policy: Policy, party: Party, *, terms_bytes: byte
 def _no_limits(**named: Any) -> ClientLimits:
     """The operator's policy is not looked at."""
     return _LIMITS(**(named | {"least_cohort": 2, "least_survivors": 2, "roster_required": False}))
+
+
+def _blind_to(field: str) -> SimpleNamespace:
+    """Terms in which one field is taken for what the node expects, whatever it is."""
+
+    def read(data: bytes) -> Terms:
+        return replace(Terms.from_bytes(data), **{field: getattr(honest_terms(), field)})
+
+    return SimpleNamespace(from_bytes=read)
 
 
 def _nothing(*given: Any, **named: Any) -> None:
@@ -86,6 +98,16 @@ MUTANTS = (
         owner=secure_terms,
         attribute="advert_for",
         by=_any_terms,
+    ),
+    *(
+        broken(
+            f"terms with any {field}",
+            "node_refuses_other_terms",
+            owner=secure_terms,
+            attribute="Terms",
+            by=_blind_to(field),
+        )
+        for field in ("run", "round", "phases", "least_cohort", "least_survivors", "roster_hash")
     ),
     broken(
         "a policy that is not asked",

@@ -2,7 +2,8 @@
 
 They run the real clients against a coordinator that lies (:mod:`.joining`, :mod:`.summing`), look at what a round
 leaves behind (:mod:`.secrecy`), and try what a node adds to the protocol (:mod:`.node`, :mod:`.limits`).
-``simulations.mutants`` has broken variants (``secagg``, ``node``); every one must be found by the check that it names.
+What an honest coordinator takes of a message is in :mod:`.serving`. ``simulations.mutants`` has broken variants
+(``secagg``, ``node``, ``coordinator``); every one must be found by the check that it names.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from simulations.protocol_checks.joining import JOINING
 from simulations.protocol_checks.limits import LIMITS
 from simulations.protocol_checks.node import NODE
 from simulations.protocol_checks.secrecy import SECRECY
+from simulations.protocol_checks.serving import SERVING
 from simulations.protocol_checks.summing import SUMMING
 
 PROTOCOL = tuple(
     Check(check.__name__, "P", lambda bench, seed, check=check: check(), random=False)  # type: ignore[misc]
-    for check in (*JOINING, *SUMMING, *SECRECY, *NODE, *LIMITS)
+    for check in (*JOINING, *SUMMING, *SECRECY, *NODE, *LIMITS, *SERVING)
 )

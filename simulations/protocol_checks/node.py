@@ -32,20 +32,32 @@ _KEY = (3, 1, 0)  # the round and attempt of the trial's terms, and a client
 
 
 def node_refuses_other_terms() -> list[Finding]:
-    """Terms of another run or round, or of fewer survivors than the noise is shared out for."""
+    """Terms of another run or round, of other vectors, of fewer clients than the noise is for, or of a roster."""
     work = _work()
-    honest = round_terms(work, "run", number=1, attempt=1, cohort=_COHORT)
-    others = ({"run": "other"}, {"round": 2}, {"least_survivors": honest.least_survivors - 1})
+    honest = honest_terms()
+    others: tuple[dict[str, Any], ...] = (
+        {"run": "other"},
+        {"round": 2},
+        {"phases": (replace(honest.phases[0], length=honest.phases[0].length + 1),)},
+        {"least_cohort": honest.least_cohort + 1},
+        {"least_survivors": honest.least_survivors - 1},
+        {"roster_hash": bytes(32), "neighbour_threshold": honest.degree},
+    )
     return [
         refused(f"terms with another {next(iter(change))}", "other_terms", _advert(work, replace(honest, **change)))
         for change in others
     ]
 
 
+def honest_terms() -> Terms:
+    """Those that the node of these checks derives itself."""
+    return round_terms(_work(), "run", number=1, attempt=1, cohort=_COHORT)
+
+
 def node_keeps_its_policy() -> list[Finding]:
     """Terms of the run that its operator does not allow."""
     work = _work()
-    honest = round_terms(work, "run", number=1, attempt=1, cohort=_COHORT)
+    honest = honest_terms()
     stricter = {"min_cohort": _COHORT, "min_survivors": _COHORT}
     found = [
         refused(f"less than {name}", "weak_terms", _advert(work, honest, _POLICY.model_copy(update={name: least})))
