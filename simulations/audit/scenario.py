@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from simulations.audit.watching import Watched, watch
 from simulations.conformance import conformance
 
 CANARIES = 1000
-MOST_APART = 8  # arrays that are looked at one by one: every test takes its share of the error rate
+MOST_APART = 8  # tests of single arrays, or of neighbours: every test takes its share of the error rate
 _SEED_BITS = 53  # what every reader of JSON keeps whole
 
 
@@ -208,13 +208,20 @@ def scores_of(planted: Planted, watched: Watched, view: str, parts: NDArray[np.f
         if len(chosen) and not cancelled:
             total = (shares * parts)[:, chosen].sum(axis=0)
             yield from _scored(canaries, chosen, total, CanaryKind(name, view, claimed_stddev(planted, view)))
-    if 1 < len(parts) <= MOST_APART:
+    if len(parts) > 1:
         split = canaries.of_design("split")
-        for spec, part in zip(canaries.specs, parts, strict=True):
-            yield from _scored(canaries, split, part[split], CanaryKind(f"split, {spec.name} alone", view))
+        for name, places in apart([spec.name for spec in canaries.specs]).items():
+            yield from _scored(canaries, split, parts[places][:, split].sum(axis=0), CanaryKind(name, view))
     if view == "sums":
         everyone, support = np.arange(len(canaries)), watched.supports.sum(axis=0)
         yield from _scored(canaries, everyone, support, CanaryKind("support", view))
+
+
+def apart(arrays: Sequence[str]) -> dict[str, IntArray]:
+    """Name of a test -> the arrays whose sum it looks at: one each, or, of more than eight, neighbours together."""
+    groups = np.array_split(np.arange(len(arrays)), min(len(arrays), MOST_APART))
+    named = {" + ".join(arrays[k] for k in group): group for group in groups}
+    return {f"split, {name} {'alone' if len(group) == 1 else 'together'}": group for name, group in named.items()}
 
 
 @dataclass(frozen=True)

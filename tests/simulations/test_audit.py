@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from common.evaluation.audit import Outcome
 from common.privacy.clipping import canonical, clip
 from common.privacy.mechanisms import gaussian
 from common.privacy.private_sum import Released
+from common.table import FloatArray, IntArray
 from common.update import ParameterSpec, squared_norms
 from simulations.audit import scenario as audits
 from simulations.audit.adversary import Adversary
@@ -70,7 +72,7 @@ def test_a_clipped_canary_is_read_as_exactly_one() -> None:
         np.testing.assert_allclose(np.sqrt(squared_norms(canonical(sent))), OVER_NORM * 0.5, rtol=1e-5)
         clipped = clip(sent, 0.5).batch
         for k in range(12):
-            rows = {
+            rows: dict[str, tuple[IntArray | None, FloatArray]] = {
                 n: (t.ids[t.offsets[k] : t.offsets[k + 1]], t.values[t.offsets[k] : t.offsets[k + 1]])
                 for n, t in clipped.rows.items()
             }
@@ -181,3 +183,32 @@ def test_claims_of_an_audit_are_those_of_the_masked_sum(tmp_path: Path) -> None:
     plan = audits.claimed_plan(made, which)
     assert np.isfinite(plan.epsilon("coordinator"))
     assert dataclasses.replace(plan, secure=made.work.plan.secure) == made.work.plan
+
+
+def test_every_array_is_looked_at_and_named() -> None:
+    few = audits.apart(["a", "b"])
+    assert {name: group.tolist() for name, group in few.items()} == {"split, a alone": [0], "split, b alone": [1]}
+    names = [f"layer{k}" for k in range(21)]
+    groups = audits.apart(names)
+    assert len(groups) == audits.MOST_APART
+    np.testing.assert_array_equal(np.sort(np.concatenate(list(groups.values()))), np.arange(21))
+    for told, group in groups.items():
+        assert told == f"split, {' + '.join(names[k] for k in group)} together"
+
+
+def test_noise_that_one_of_many_arrays_lacks_shows_in_its_group() -> None:
+    """Ten arrays; two neighbours without noise: only the test of their group tells who took part."""
+    rng, count = np.random.default_rng(0), 400
+    specs = tuple(ParameterSpec(f"layer{k}", (4, 2)) for k in range(10))
+    made = Canaries(rng.random(count) < 0.5, np.ones(count, np.int64), specs, 0, 1, l2_clip_norm=1.0)
+    parts = made.included * made.shares(1) + rng.normal(0, 3, (10, count))
+    parts[:2] = made.included * made.shares(1)[:2]
+    which = SimpleNamespace(canaries=made)
+    seen = SimpleNamespace(supports=np.zeros((1, count)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audits, "claimed_stddev", lambda planted, view: 3.0)
+        scores = {s.design: s for s in audits.scores_of(which, seen, "updates", parts)}  # type: ignore[arg-type]
+    assert "split, layer0 + layer1 together" in scores
+    for design, found in scores.items():
+        parted = found.scores[found.included].min() > found.scores[~found.included].max()
+        assert parted == design.startswith("split, layer0 + layer1"), design
