@@ -1,6 +1,6 @@
 """The audit on trial: correct and broken mechanisms, time, and how many rows of a client its messages tell.
 
-Mechanisms: word2vec, whole clients, central noise, four rounds of all clients or 20 of a tenth, 1,000 canaries of each
+Mechanisms: word2vec, whole clients, central noise, four rounds of all clients or 32 of a tenth, 1,000 canaries of each
 of four designs; ``found`` counts audits in which any registered test rejects the claim. The default scenario and the
 checks of conformance are timed. Row support is the F1 of guessing a client's rows from its messages, against guessing
 as many of the most popular ones.
