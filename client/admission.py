@@ -15,12 +15,17 @@ from common.work import Work
 
 @dataclass(frozen=True)
 class Admission:
-    """A run that this node takes part in: its terms, its data, and the ledger account that both belong to."""
+    """A run that this node takes part in: its terms, its data, and the ledger account that both belong to.
+
+    ``coordinator`` is who announced it, ``bundle`` the hash of the code that runs here.
+    """
 
     run: str
     work: Work
     clients: ClientStore
     fingerprints: tuple[str, ...]
+    coordinator: str = ""
+    bundle: str = ""
 
     @property
     def account(self) -> str:
@@ -33,7 +38,7 @@ class Admission:
         """The account of a part of the plan (``PrivacyPlan.parts``): votes on rows happen less often than rounds."""
         return f"{self.account}/{part}" if part == "votes" else self.account
 
-    def reservations(self, coordinator: str) -> list[Reservation]:
+    def reservations(self) -> list[Reservation]:
         """What the whole planned run costs one data set (to be filled in), part by part.
 
         A run in test mode is booked as unprotected: its noise can be subtracted by whoever knows the seed.
@@ -46,7 +51,8 @@ class Admission:
                 fingerprint="",
                 unit=plan.unit,
                 run=self.account_of(part),
-                coordinator=coordinator,
+                coordinator=self.coordinator,
+                bundle=self.bundle,
                 event_json=json.dumps(event_to_json(NonPrivateDpEvent() if plan.test_mode else event), sort_keys=True),
                 rounds=times,
                 delta=plan.delta,

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import flwr.app
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.answers import failure_reply
-from client.node import open_session
+from client.node import ACTIVITY_FILE, open_session
 from client.session import Session
 from common import wire
-from common.errors import FedembedError
+from common.deployment.journal import Journal
+from common.errors import DataError, FedembedError
 
 _LOG = logging.getLogger("fedembed.client")
+Handler = Callable[[Session, wire.Payload], wire.Payload]
 
 
 def session_of(context: Context) -> Session:
@@ -23,29 +27,68 @@ def session_of(context: Context) -> Session:
     return open_session(context.node_config, context.run_config)
 
 
+@dataclass(frozen=True)
+class Desk:
+    """Answers one message after the other.
+
+    Attributes:
+        session_for: the session of a node: the in-process engine hands out sessions in memory.
+        failed: where there is one, it is told of every error, and the answer is a refusal: Flower would send the text
+            of others to the coordinator, and it may speak of the data. Without one, errors that are not fedembed's own
+            are raised.
+        told: hears of every answer before it leaves: node, kind of message, message and answer.
+    """
+
+    session_for: Callable[[Context], Session]
+    failed: Callable[[Exception], None] | None = None
+    told: Callable[[Context, str, wire.Payload, wire.Payload], None] = lambda context, kind, asked, reply: None
+
+    def answer(self, message: Message, context: Context, handle: Handler) -> Message:
+        """The reply to a message."""
+        payload = wire.unpack(message.content)
+        try:
+            reply = handle(self._session(context), payload)
+        except Exception as error:
+            if self.failed is None and not isinstance(error, FedembedError):
+                raise
+            if self.failed is not None:
+                self.failed(error)
+            reply = failure_reply(str(payload.config.get("run", "")), error)
+        self.told(context, message.metadata.message_type, payload, reply)
+        return Message(wire.pack(reply, flwr.app), reply_to=message)
+
+    def _session(self, context: Context) -> Session:
+        """Whatever is wrong with this node's own settings is for its operator: it names files and keys."""
+        try:
+            return self.session_for(context)
+        except FedembedError as error:
+            raise DataError(f"this node's settings: {error.message}", remedy=error.hint) from error
+
+
 def build_app(
     session_for: Callable[[Context], Session], failed: Callable[[Exception], None] | None = None
 ) -> ClientApp:
-    """A ClientApp whose sessions come from ``session_for``: the in-process engine hands out sessions in memory.
+    """A ClientApp that answers with the sessions of ``session_for``; see ``Desk``."""
+    return app_of(Desk(session_for, failed))
 
-    With ``failed``, which is told of it, every error is answered with a refusal: Flower would send the text of others
-    to the coordinator, and it may speak of the data. Without, errors that are not fedembed's own are raised.
-    """
+
+def app_of(desk: Desk) -> ClientApp:
+    """A ClientApp with one handler for each message that a coordinator sends."""
     client_app = ClientApp()
 
     @client_app.query("prepare")
     def prepare(message: Message, context: Context) -> Message:
-        return _answer(message, context, Session.prepare)
+        return desk.answer(message, context, Session.prepare)
 
     @client_app.train("round")
     def train(message: Message, context: Context) -> Message:
-        return _answer(message, context, Session.train)
+        return desk.answer(message, context, Session.train)
 
     def secure_hop(name: str) -> Callable[[Message, Context], Message]:
         def serve(message: Message, context: Context) -> Message:
             from client import secure_hops
 
-            return _answer(message, context, getattr(secure_hops, name))
+            return desk.answer(message, context, getattr(secure_hops, name))
 
         return serve
 
@@ -53,19 +96,6 @@ def build_app(
         client_app.query(name)(secure_hop(name))
     for name in ("mask", "unmasked"):
         client_app.train(name)(secure_hop(name))
-
-    def _answer(message: Message, context: Context, handle: Callable[[Session, wire.Payload], wire.Payload]) -> Message:
-        payload = wire.unpack(message.content)
-        try:
-            reply = handle(session_for(context), payload)
-        except Exception as error:
-            if failed is None and not isinstance(error, FedembedError):
-                raise
-            if failed is not None:
-                failed(error)
-            reply = failure_reply(str(payload.config.get("run", "")), error)
-        return Message(wire.pack(reply, flwr.app), reply_to=message)
-
     return client_app
 
 
@@ -76,4 +106,12 @@ def _logged(error: Exception) -> None:
         _LOG.error("the node failed", exc_info=error)
 
 
-app = build_app(session_of, _logged)
+def _recorded(context: Context, kind: str, asked: wire.Payload, reply: wire.Payload) -> None:
+    """A line in the site's own journal: which message, what answer; public facts of runs alone."""
+    folder = context.node_config.get("state-dir")
+    if folder:
+        facts = {key: reply.config[key] for key in ("run", "status", "code", "reason", "round") if key in reply.config}
+        Journal(Path(str(folder)) / ACTIVITY_FILE).write("answered", {"kind": kind, **facts})
+
+
+app = app_of(Desk(session_of, _logged, _recorded))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +27,9 @@ from common.config import DataConfig, Scenario
 from common.errors import ConfigError
 from common.table import RowDomain
 from common.units import ClientStore, Record
+
+ACTIVITY_FILE = "activity.jsonl"
+BUNDLE_VARIABLE = "FEDEMBED_BUNDLE"  # set by the process that serves a site, once it has checked its code
 
 
 @dataclass(frozen=True)
@@ -155,5 +160,6 @@ def site_description(site: Path) -> tuple[str, DataConfig, Party | None]:
 def _site_session(site: Path, state_dir: Path, policy: Policy) -> Session:
     name, data, party = site_description(site)
     known = any(state_dir.glob("run-*.json"))  # a site that has taken part has a ledger, or has lost it
-    ledger = Ledger.open(state_dir / "ledger.sqlite", create=not known)
-    return Session(SiteSource(name, data, state_dir), ledger, policy, state_dir=state_dir, party=party)
+    ledger = Ledger.open(state_dir / "ledger.sqlite", create=not known, today=lambda: datetime.date.today().isoformat())
+    bundle = os.environ.get(BUNDLE_VARIABLE, "")
+    return Session(SiteSource(name, data, state_dir), ledger, policy, state_dir=state_dir, party=party, bundle=bundle)

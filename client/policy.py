@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from common.config import MODES
 from common.discovery import nearest
 from common.errors import ConfigError
+from common.privacy.claim import OBSERVERS
 
 
 class Policy(BaseModel):
@@ -32,6 +34,31 @@ class Policy(BaseModel):
     roster_required: bool = Field(False, description="secure aggregation among identities of a signed roster alone")
     max_rounds: int = Field(1_000, ge=1)
     max_message_bytes: int = Field(268_435_456, ge=1)
+    observers: tuple[str, ...] = Field(("public",), description="against each of them a run stays below max_epsilon")
+    min_noise_multiplier: float = Field(0.0, ge=0, description="least noise, in units of the clip")
+    secure_aggregation_required: bool = Field(False, description="no run without it")
+    coordinators: tuple[str, ...] | None = Field(
+        None, description="public keys that may ask; left out: whoever reaches it"
+    )
+    max_epsilon_per_period: float | None = Field(None, ge=0, description="limit on what runs of the last days spend")
+    period_days: int = Field(30, ge=1, description="how many days count")
+    max_seconds: int | None = Field(None, ge=1, description="longest that one message is worked on")
+    hours: tuple[int, int] | None = Field(None, description="begin and end of the working day, the site's own time")
+
+    @field_validator("observers")
+    @classmethod
+    def _known_observers(cls, observers: tuple[str, ...]) -> tuple[str, ...]:
+        for observer in observers:
+            if observer not in OBSERVERS:
+                raise ValueError(f"no observer {observer!r}{nearest(observer, list(OBSERVERS))}")
+        return observers
+
+    @field_validator("hours")
+    @classmethod
+    def _real_hours(cls, hours: tuple[int, int] | None) -> tuple[int, int] | None:
+        if hours is not None and not (0 <= hours[0] < 24 and 0 < hours[1] <= 24 and hours[0] != hours[1] % 24):
+            raise ValueError("hours are two numbers from 0 to 24, like [20, 6]")
+        return hours
 
     @field_validator("modes")
     @classmethod
@@ -44,7 +71,13 @@ class Policy(BaseModel):
     @property
     def limits_spend(self) -> bool:
         """Whether what a data set has spent before can lead to a refusal."""
-        return self.max_epsilon < float("inf") or not self.mixed_units
+        period = self.max_epsilon_per_period is not None
+        return self.max_epsilon < float("inf") or not self.mixed_units or period
+
+    @property
+    def period_begins(self) -> str:
+        """First day (ISO) of the period that ends today."""
+        return (datetime.date.today() - datetime.timedelta(days=self.period_days - 1)).isoformat()
 
     @classmethod
     def permissive(cls) -> Self:
@@ -60,6 +93,7 @@ class Policy(BaseModel):
             min_survivors=2,
             max_rounds=2**31 - 1,
             max_message_bytes=2**62,
+            observers=(),
         )
 
 
@@ -143,6 +177,18 @@ def check_spend(policy: Policy, *, unit: str, before: float, after: float, other
             "budget",
             f"epsilon would rise from {before:.4g} to {after:.4g} for unit {unit!r}, "
             f"the limit is {policy.max_epsilon:.4g}",
+        )
+    return None
+
+
+def check_period(policy: Policy, *, before: float, after: float) -> Refusal | None:
+    """Whether what the last days spent leaves room; the numbers are those of ``check_spend``, of that period."""
+    limit = policy.max_epsilon_per_period
+    if limit is not None and not after <= limit:
+        return Refusal(
+            "period",
+            f"epsilon of the last {policy.period_days} days would rise from {before:.4g} to {after:.4g}, "
+            f"the limit is {limit:.4g}",
         )
     return None
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,10 @@ import numpy as np
 
 from client.admission import Admission, RefusedError, refuse
 from client.answers import Asked, asked_of, faults, node_reply
+from client.gate import check_account, check_coordinator, check_hours, check_run
 from client.ledger import Ledger, Reservation
 from client.module_training import sample_loss
-from client.policy import Policy, Refusal, check, check_colluders, check_message, check_spend
+from client.policy import Policy, check_message
 from client.secure import SecretStates, held_states
 from client.secure_terms import Party
 from client.training import Randomness, client_updates, local_training
@@ -26,7 +28,6 @@ from common import wire
 from common.config import Scenario, scenario_from_json
 from common.errors import WireError
 from common.files import atomic_files
-from common.privacy.plan import PrivacyPlan
 from common.privacy.rng import NoiseSource
 from common.seeds import public_rng, public_seed
 from common.table import FloatArray, IntArray, RowDomain
@@ -60,6 +61,8 @@ class Session:
         work_of: what a run's scenario and rows amount to; an audit plants its canaries here.
         party: who this node's one client is under secure aggregation with a roster; ``None``: a name for each round.
         admitted: the run that ``train`` serves; set only when its reservation is in the ledger.
+        bundle: hash of the code that runs here, for the ledger; empty in a simulation.
+        now: the site's own time.
     """
 
     source: DataSource
@@ -74,6 +77,8 @@ class Session:
     parameters: dict[str, FloatArray] | None = None
     version: int = -1
     secrets: SecretStates | None = None
+    bundle: str = ""
+    now: Callable[[], datetime.datetime] = datetime.datetime.now
 
     def prepare(self, payload: wire.Payload) -> wire.Payload:
         """Admit a run or refuse it: a refusal is a normal reply that names code and numbers.
@@ -84,8 +89,9 @@ class Session:
         """
         run = payload.text("run")
         try:
+            refuse(check_hours(self.policy, self.now()))
             admission = self._admission(payload)
-            self._reserve(admission, payload.text("coordinator"))
+            self._reserve(admission)
         except RefusedError as error:
             return node_reply(run, status="refused", clients=0, code=error.refusal.code, reason=error.refusal.message)
         self._adopt(admission)
@@ -96,9 +102,12 @@ class Session:
     def _admission(self, payload: wire.Payload) -> Admission:
         """The run that a payload describes, if the policy allows its terms."""
         work = self.work_of(scenario_from_json(payload.text("scenario")), wire.decode_domain(payload))
-        refuse(self._policy_refusal(work) or check_message(self.policy, payload.size_bytes))
+        refuse(check_run(self.policy, work, payload.size_bytes))
+        signer, refusal = check_coordinator(self.policy, payload, work)
+        refuse(refusal)
         store = self.source.store(work.scenario, work.domain)
-        return Admission(payload.text("run"), work, store, self.source.fingerprints(store))
+        coordinator = signer or payload.text("coordinator")
+        return Admission(payload.text("run"), work, store, self.source.fingerprints(store), coordinator, self.bundle)
 
     def _adopt(self, admission: Admission) -> None:
         self.admitted, self.parameters, self.version = admission, None, -1
@@ -123,47 +132,22 @@ class Session:
         self._adopt(self._admission(wire.Payload(json.loads(config), wire.arrays_from_bytes(arrays))))
         return True
 
-    def _policy_refusal(self, work: Work) -> Refusal | None:
-        refusal = check(
-            self.policy,
-            mode=work.plan.mode,
-            family=work.scenario.task.family,
-            unit=work.plan.unit,
-            epsilon=work.plan.epsilon("public"),
-            delta=work.plan.delta,
-            rounds=work.plan.rounds,
-            test_mode=work.plan.test_mode,
-        )
-        if refusal is None and work.plan.secure is not None:
-            refusal = check_colluders(self.policy, work.plan.secure.colluders)
-        return refusal or check_upload(self.policy, work)
-
-    def _reserve(self, admission: Admission, coordinator: str) -> None:
+    def _reserve(self, admission: Admission) -> None:
         """Reserve the whole planned run in the ledger, durable before anything is computed.
 
         The whole run is charged up front, so its rounds may be accounted as the plan does, with the secrecy of the
         cohort where the plan counts on it. What was spent before is looked at inside the same transaction.
         """
-        plan, parts = admission.work.plan, admission.reservations(coordinator)
+        plan, parts = admission.work.plan, admission.reservations()
         whole: Counter[str] = Counter()
         for part in parts:
             whole[part.event_json] += part.rounds
 
         def admit(item: Reservation) -> None:
-            refuse(self._spend_refusal(plan, item.fingerprint, whole))
+            refuse(check_account(self.policy, self.ledger, plan, item.fingerprint, whole))
 
         wanted = [replace(part, fingerprint=f) for f in dict.fromkeys(admission.fingerprints) for part in parts]
         self.ledger.reserve(wanted, admit=admit if self.policy.limits_spend else None)
-
-    def _spend_refusal(self, plan: PrivacyPlan, fingerprint: str, extra: Mapping[str, int]) -> Refusal | None:
-        others = [unit for unit in self.ledger.units(fingerprint) if unit != plan.unit]
-        return check_spend(
-            self.policy,
-            unit=plan.unit,
-            before=self.ledger.epsilon(fingerprint, plan.unit, plan.delta),
-            after=self.ledger.epsilon(fingerprint, plan.unit, plan.delta, extra=extra),
-            other_units=len(others),
-        )
 
     def train(self, payload: wire.Payload) -> wire.Payload:
         """Compute one round for the clients that the payload names.
@@ -177,6 +161,7 @@ class Session:
         """``answer`` for a message of an admitted run; a refusal for one that the policy does not allow."""
         run = payload.text("run")
         try:
+            refuse(check_hours(self.policy, self.now()))
             if (self.admitted is None or run != self.admitted.run) and not self._recall(run):
                 return node_reply(run, status="unprepared")
             refuse(check_message(self.policy, payload.size_bytes))
@@ -260,7 +245,7 @@ class Session:
         fingerprints = [admitted.fingerprints[i] for i in chosen]
         beyond = self.ledger.charge(admitted.account_of(part), asked.round, asked.attempt, fingerprints)
         for fingerprint in beyond if self.policy.limits_spend else ():
-            refuse(self._spend_refusal(plan, fingerprint, {}))
+            refuse(check_account(self.policy, self.ledger, plan, fingerprint, {}))
 
     def randomness(self, names: Sequence[str], asked: Asked) -> list[Randomness]:
         """Fresh randomness from the operating system; reproducible where the run protects nobody anyway."""

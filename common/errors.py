@@ -8,6 +8,7 @@ FedembedError (1)
 │   ├── DataFormatError (5)       a file is not what its reader expects
 │   └── DataLimitError (6)        a file, line or record exceeds a size limit
 ├── BudgetError (7)           the privacy budget or the client's policy refuses
+│   └── TimeLimitError (7)        one message took longer than the policy allows
 ├── LedgerError (8)           the client's ledger is damaged or belongs to something else
 ├── ReleaseError (9)          a release folder is incomplete, altered or cannot be written
 ├── WireError (10)            a message is malformed
@@ -75,6 +76,11 @@ class DataLimitError(DataError):
 class BudgetError(FedembedError):
     exit_code = 7
     remedy = "Lower the cost of the run, or have the data's owner raise the limit in the policy."
+
+
+class TimeLimitError(BudgetError):
+    exit_code = 7
+    remedy = "Ask for less local work in a round, or have the site's owner raise max_seconds in the policy."
 
 
 class LedgerError(FedembedError):

@@ -6,15 +6,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from flwr.app import Context
+from flwr.app import Context, UserConfig
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import scenario_from_json
 from common.errors import ConfigError, FedembedError
+from common.secagg.keys import Identity
 from server.coordinate import coordinate
 from server.progress import JournalReporter, Reporter
 from server.rounds import Exchange
 from server.run import Outcome
+from server.sender import Sender
 
 
 def build_app(
@@ -27,15 +29,18 @@ def build_app(
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        """Run configuration: ``scenario`` (canonical JSON), ``out`` (a directory), ``benchmarks`` (JSON, optional)."""
+        """Run configuration: ``scenario`` (canonical JSON), ``out`` (a directory); optional ``benchmarks`` (JSON).
+
+        ``coordinator`` is the file of the key that signs, ``bundle`` the hash of this code; both are optional.
+        """
         config = context.run_config
         if not config.get("scenario") or not config.get("out"):
             raise ConfigError("the run configuration needs `scenario` (JSON) and `out` (a directory)")
         scenario = scenario_from_json(str(config["scenario"]))
         files = json.loads(str(config.get("benchmarks") or "{}"))
         benchmarks = {name: Path(path) for name, path in files.items()}
-        exchange = Exchange(grid, scenario.federation.round_timeout_s)
         out = Path(str(config["out"]))
+        exchange = Exchange(grid, scenario.federation.round_timeout_s, _sender(config))
         try:
             finished(coordinate(exchange, scenario, out, reporter=reporter_for(out), benchmarks=benchmarks))
         except FedembedError as error:
@@ -43,6 +48,12 @@ def build_app(
             raise
 
     return server_app
+
+
+def _sender(config: UserConfig) -> Sender:
+    key = str(config.get("coordinator") or "")
+    identity = Identity.from_pem(Path(key).read_bytes()) if key else None
+    return Sender(identity, str(config.get("bundle") or ""))
 
 
 app = build_app(JournalReporter, failed=lambda out, error: JournalReporter(out).failed(error))

@@ -43,6 +43,8 @@ def coordinate(
     outcome = FederatedRun(work, exchange, out / STATE_FOLDER, reporter).execute()
     reporter.preparing("evaluating and writing the release")
     contents = release_contents(work, outcome, benchmarks, before=before)
+    if exchange.sender.bundle:
+        contents = replace(contents, notes={**contents.notes, "bundle": exchange.sender.bundle})
     published, kept = _split(work, contents.evaluation)
     with atomic_files(out / UNPUBLISHED_SCORES) as (partial,):
         partial.write_text(json.dumps([score.to_json() for score in kept]))

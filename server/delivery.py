@@ -53,9 +53,11 @@ class Delivery:
 
     def prepare(self, node_ids: Sequence[int]) -> tuple[list[Node], list[str]]:
         """Ask nodes to admit the run: (those that do, reasons of those that do not)."""
-        config = {"scenario": self._work.scenario.canonical_json(), "coordinator": self._run}
-        domain = wire.encode_domain(self._work.domain)
-        payload = run_payload(self._run, {**config, **domain.config}, domain.arrays)
+        scenario, rows = self._work.scenario.canonical_json(), self._work.domain
+        signed = self._exchange.sender.signed(self._run, scenario, "" if rows is None else rows.digest)
+        domain = wire.encode_domain(rows)
+        config = {"scenario": scenario, "coordinator": self._run, **signed, **domain.config}
+        payload = run_payload(self._run, config, domain.arrays)
         nodes: list[Node] = []
         refusals: list[str] = []
         for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in node_ids]):

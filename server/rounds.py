@@ -23,6 +23,7 @@ from common.privacy.private_sum import PrivateSum
 from common.table import IntArray
 from common.update import UpdateBatch, scaled, squared_norms
 from common.work import Work
+from server.sender import NOBODY, Sender
 
 # A reply's norm may exceed the clip by float32 rounding alone.
 NORM_SLACK = 1e-4
@@ -144,8 +145,9 @@ def _refusal(payload: wire.Payload) -> str:
 class Exchange:
     """Sends payloads to nodes over a Flower grid and yields what comes back."""
 
-    def __init__(self, grid: Grid, timeout_s: float) -> None:
+    def __init__(self, grid: Grid, timeout_s: float, sender: Sender = NOBODY) -> None:
         self._grid = grid
+        self.sender = sender
         self._timeout_s = timeout_s
 
     def wait_for_nodes(self, minimum: int) -> list[int]:

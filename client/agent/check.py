@@ -9,8 +9,9 @@ from typing import Any
 
 from client import readers
 from client.agent.home import POLICY_FILE, SITE_FILE, AgentHome
+from client.gate import check_run
 from client.node import site_description
-from client.policy import check, read_policy
+from client.policy import Policy, read_policy
 from common.config import Scenario, read_scenario
 
 
@@ -39,19 +40,10 @@ def checked(home: AgentHome, scenario_file: Path | None) -> dict[str, Any]:
     return found if scenario_file is None else {**found, **_planned(read_scenario(scenario_file), policy)}
 
 
-def _planned(scenario: Scenario, policy: Any) -> dict[str, Any]:
+def _planned(scenario: Scenario, policy: Policy) -> dict[str, Any]:
     from common.work import work_for
 
     work = work_for(scenario, None)
-    refusal = check(
-        policy,
-        mode=work.plan.mode,
-        family=scenario.task.family,
-        unit=work.plan.unit,
-        epsilon=work.plan.epsilon("public"),
-        delta=work.plan.delta,
-        rounds=work.plan.rounds,
-        test_mode=work.plan.test_mode,
-    )
+    refusal = check_run(policy, work, 0)
     answer = "would take part" if refusal is None else f"would refuse: {refusal.message}"
     return {"run_mode": work.plan.mode, "run_epsilon": f"{work.plan.epsilon('public'):.4g}", "policy": answer}

@@ -22,7 +22,7 @@ _HERE = Path("agent")
 
 
 @agent_app.command("init")
-def init(
+def init(  # exception: every parameter is an option of the command
     *,
     invitation: Annotated[Path, typer.Option("--invitation", metavar="FILE", help="From the coordinator's operator.")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of this site, as others will know it.")],

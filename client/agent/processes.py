@@ -11,8 +11,9 @@ from pathlib import Path
 
 from client.agent.approval import TASK_COMMAND, approved_bundles
 from client.agent.home import POLICY_FILE, SITE_FILE, AgentHome, hand_over
-from client.agent.record import ACTIVITY_FILE, spent
+from client.agent.record import spent
 from client.agent.task import HOME_VARIABLE
+from client.node import ACTIVITY_FILE
 from common.deployment.flower import flower_environment, port_answers
 from common.deployment.journal import Journal
 from common.deployment.supervisor import Program, Supervisor, program_gauges

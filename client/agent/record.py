@@ -8,10 +8,11 @@ from typing import Any
 
 from client.agent.home import POLICY_FILE, AgentHome
 from client.ledger import Ledger
+from client.node import ACTIVITY_FILE
 from client.policy import read_policy
 from common.deployment.journal import Journal
 
-ACTIVITY_FILE, LEDGER_FILE = "activity.jsonl", "ledger.sqlite"
+LEDGER_FILE = "ledger.sqlite"
 LATEST_REFUSALS = 5
 
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from client.agent.approval import approved_bundles
-from client.agent.home import open_home
-from common.errors import DeploymentError, FedembedError
+from client.agent.home import POLICY_FILE, open_home
+from client.node import BUNDLE_VARIABLE
+from client.policy import read_policy
+from common.errors import DeploymentError, FedembedError, TimeLimitError
 
-HOME_VARIABLE, BUNDLE_VARIABLE = "FEDEMBED_AGENT_HOME", "FEDEMBED_BUNDLE"
+HOME_VARIABLE = "FEDEMBED_AGENT_HOME"
 
 
 def main() -> None:
@@ -31,11 +34,24 @@ def main() -> None:
     if home.settings.memory_mib:
         limit = home.settings.memory_mib * 2**20
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    end_after(read_policy(home.inside(POLICY_FILE)).max_seconds)
     from flwr.supernode.cli import flwr_clientapp
     from flwr.supernode.runtime import run_clientapp
 
     run_clientapp.install_from_fab = approved_only(run_clientapp.install_from_fab, home.folder)
     flwr_clientapp()
+
+
+def end_after(seconds: int | None) -> None:
+    """Raise ``TimeLimitError`` in this thread once so many seconds have passed; ``None``: never."""
+    if seconds is None:
+        return
+
+    def expired(*_: object) -> None:
+        raise TimeLimitError(f"the message took more than the {seconds} s that the site's policy allows")
+
+    signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def approved_only(install: Callable[..., Any], folder: Path) -> Callable[..., Any]:

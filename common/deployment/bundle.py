@@ -12,7 +12,7 @@ from pathlib import Path
 from common.deployment.flower import assemble_app, flower_environment, tail, tool
 from common.errors import DeploymentError
 
-RUN_KEYS = ("scenario", "out", "benchmarks", "simulation", "coordinator")
+RUN_KEYS = ("scenario", "out", "benchmarks", "simulation", "coordinator", "bundle")
 
 
 @dataclass(frozen=True)

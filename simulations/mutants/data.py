@@ -43,15 +43,15 @@ def _no_charge(self: Session, *_: Any) -> None:
     """Computes without a word to the ledger."""
 
 
-def _one_round(self: Admission, coordinator: str) -> Any:
+def _one_round(self: Admission) -> Any:
     """Reserves one round, whatever is planned."""
-    return [dataclasses.replace(part, rounds=1) for part in _reservations(self, coordinator)]
+    return [dataclasses.replace(part, rounds=1) for part in _reservations(self)]
 
 
-def _other_event(self: Admission, coordinator: str) -> Any:
+def _other_event(self: Admission) -> Any:
     """Books the round as if half of the clients had been drawn."""
     event = '{"event": "poisson_sampled", "of": {"event": "gaussian", "noise_multiplier": 2.0}, "rate": 0.5}'
-    return [dataclasses.replace(part, event_json=event) for part in _reservations(self, coordinator)]
+    return [dataclasses.replace(part, event_json=event) for part in _reservations(self)]
 
 
 MUTANTS = (

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from client import secure, secure_hops, secure_terms, session
+from client import gate, secure, secure_hops, secure_terms
 from client.policy import Policy
 from client.secure import SecretStates
 from client.secure_terms import Party
@@ -126,14 +126,14 @@ MUTANTS = (
     broken(
         "noise that allows for fewer colluders than the operator wants",
         "node_demands_colluders",
-        owner=session,
+        owner=gate,
         attribute="check_colluders",
         by=_nothing,
     ),
     broken(
         "a run whose vectors are larger than the operator lets out",
         "node_limits_what_it_sends",
-        owner=session,
+        owner=gate,
         attribute="check_upload",
         by=_nothing,
     ),
