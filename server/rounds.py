@@ -27,7 +27,7 @@ from server.sender import NOBODY, Sender
 
 # A reply's norm may exceed the clip by float32 rounding alone.
 NORM_SLACK = 1e-4
-POLL_INTERVAL_S = 0.05
+POLL_INTERVAL_S, LONGEST_POLL_S = 0.05, 0.5  # each look is a request to the SuperLink: it gets rarer as time goes
 
 
 @dataclass
@@ -173,7 +173,7 @@ class Exchange:
         messages = [Message(wire.pack(payload, flwr.app), node, kind) for node, payload in payloads]
         waiting = {message_id: k for k, message_id in enumerate(self._grid.push_messages(messages))}
         del messages
-        deadline = time.monotonic() + self._timeout_s
+        deadline, pause_s = time.monotonic() + self._timeout_s, POLL_INTERVAL_S
         while waiting and time.monotonic() < deadline:
             replies: Iterable[Message] = self._grid.pull_messages(list(waiting))
             empty = True
@@ -182,8 +182,9 @@ class Exchange:
                 index = waiting.pop(reply.metadata.reply_to_message_id, None)
                 if index is not None:
                     yield index, _content(reply)
+            pause_s = min(LONGEST_POLL_S, pause_s * 1.25) if empty else POLL_INTERVAL_S
             if empty:
-                time.sleep(POLL_INTERVAL_S)
+                time.sleep(pause_s)
         for index in waiting.values():
             yield index, "no_reply"
 

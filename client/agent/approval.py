@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from client.agent.fork_server import socket_path
 from client.agent.home import AgentHome
 from common.deployment.bundle import Bundle
 from common.deployment.flower import flower_environment, tail
@@ -19,6 +20,23 @@ from common.files import atomic_files
 
 LIST_FILE = "bundles.json"
 TASK_COMMAND = "flwr-clientapp"  # what Flower's executor starts for every message
+_LAUNCHER = """#!{python} -IS
+# Hands a message over to the fork server, which has everything imported; without one, does the imports itself.
+import json
+import os
+import socket
+import sys
+
+try:
+    with socket.socket(socket.AF_UNIX) as door:
+        os.chdir({folder!r})  # a socket's path may be 107 bytes long; a name in this folder is short
+        door.connect({name!r})
+        socket.send_fds(door, [json.dumps(sys.argv).encode()], [1, 2])
+        door.recv(1)
+except OSError as error:
+    print("no fork server:", error, file=sys.stderr, flush=True)
+    os.execv({python!r}, [{python!r}, "-c", "from client.agent.task import main; main()", *sys.argv[1:]])
+"""
 
 
 def approve(home: AgentHome, bundle: Bundle) -> Path:
@@ -75,10 +93,10 @@ def revoke(home: AgentHome, digest: str) -> None:
 
 
 def write_launcher(home: AgentHome) -> None:
-    """The command that the executor starts for a message: ours, which checks the bundle, under Flower's name."""
-    path = home.inside("bin", TASK_COMMAND)
+    """The command that the executor starts for a message: ours, under Flower's name."""
+    path, door = home.inside("bin", TASK_COMMAND), socket_path(home.folder)
     path.unlink(missing_ok=True)
-    path.write_text(f"#!{sys.executable}\nfrom client.agent.task import main\n\nmain()\n")
+    path.write_text(_LAUNCHER.format(python=sys.executable, folder=str(door.parent), name=door.name))
     path.chmod(0o755)
 
 

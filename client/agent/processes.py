@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from client.agent.approval import TASK_COMMAND, approved_bundles
+from client.agent.fork_server import socket_path
 from client.agent.home import POLICY_FILE, SITE_FILE, AgentHome, hand_over
 from client.agent.record import spent
 from client.agent.task import HOME_VARIABLE
@@ -23,12 +26,12 @@ from common.files import atomic_files
 
 EXECUTOR_POLL_S = "0.1"
 UP_FILE = "up.json"
-PROGRAMS = ("node", "executor")
-PROGRAMS = ("node", "executor")
+PROGRAMS = ("fork_server", "node", "executor")
+PROGRAMS = ("fork_server", "node", "executor")
 
 
 def programs(home: AgentHome) -> list[Program]:
-    """The node, and the executor that starts one process a message."""
+    """The node, the executor that starts one process a message, and the process that these are forked from."""
     settings, folder = home.settings, home.folder
     secret = ["--superexec-auth-secret-file", str(folder / "keys" / "executor.secret")]
     runtime = f"127.0.0.1:{settings.runtime_port}"
@@ -41,10 +44,16 @@ def programs(home: AgentHome) -> list[Program]:
     executor = ["flower-superexec", "--runtime-api-address", runtime, "--insecure", *secret]
     environment = environment_of(home)
 
-    def program(name: str, command: list[str], ready: int | None) -> Program:
+    def program(name: str, command: list[str], ready: Callable[[], bool] = lambda: True) -> Program:
         return Program(name, command, environment, folder / "state", folder / "logs" / f"{name}.log", ready, home.user)
 
-    return [program("node", node, settings.runtime_port), program("executor", executor, None)]
+    forks = [sys.executable, "-m", "client.agent.fork_server"]
+
+    return [
+        program("fork_server", forks, socket_path(folder).exists),
+        program("node", node, partial(port_answers, settings.runtime_port)),
+        program("executor", executor),
+    ]
 
 
 def environment_of(home: AgentHome) -> dict[str, str]:
@@ -70,8 +79,8 @@ def up(home: AgentHome, tell: Journal) -> None:
     """
     _refuse_unfit(home)
     hand_over(home)
-    for name in ("node.log", "executor.log"):
-        home.inside("logs", name).touch()
+    for name in PROGRAMS:
+        home.inside("logs", f"{name}.log").touch()
     supervisor = Supervisor(programs(home), tell.write)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())

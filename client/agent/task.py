@@ -17,24 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from client.agent.approval import approved_bundles
+from client.agent.fork_server import HOME_VARIABLE
 from client.agent.home import POLICY_FILE, open_home
 from client.node import BUNDLE_VARIABLE
 from client.policy import read_policy
 from common.errors import DeploymentError, FedembedError, TimeLimitError
-
-HOME_VARIABLE = "FEDEMBED_AGENT_HOME"
 
 
 def main() -> None:
     """Serve one message; the environment variable ``FEDEMBED_AGENT_HOME`` names the site's folder."""
     try:
         home = open_home(Path(os.environ[HOME_VARIABLE]))
+        most_seconds = read_policy(home.inside(POLICY_FILE)).max_seconds
     except (FedembedError, KeyError) as error:
         sys.exit(f"the agent's folder cannot be used: {error}")
     if home.settings.memory_mib:
         limit = home.settings.memory_mib * 2**20
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    end_after(read_policy(home.inside(POLICY_FILE)).max_seconds)
+    end_after(most_seconds)
     from flwr.supernode.cli import flwr_clientapp
     from flwr.supernode.runtime import run_clientapp
 

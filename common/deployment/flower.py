@@ -97,11 +97,11 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def tool(name: str) -> str:
-    """Path of a command of this Python's environment. Raises ``DependencyError``."""
-    beside = Path(sys.executable).with_name(name)
+    """Path of a command: beside this Python, else on the path. Raises ``DependencyError``."""
+    beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        raise DependencyError(f"the command {name!r} of Flower is not installed", remedy="pip install fedembed")
+        raise DependencyError(f"the command {name!r} is not installed", remedy="pip install fedembed")
     return found
 
 

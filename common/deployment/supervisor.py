@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.deployment.flower import end_group, port_answers, tail, tool
+from common.deployment.flower import end_group, tail, tool
 from common.deployment.watching import Gauge
 from common.errors import DependencyError, DeploymentError
 
@@ -33,7 +33,7 @@ class Program:
         environment: complete.
         folder: it runs in.
         log: its output is appended to.
-        ready_port: on loopback; the next program starts when something listens there.
+        ready: the next program starts when this says yes.
         user: name of the account it runs as; ``None``: ours.
     """
 
@@ -42,7 +42,7 @@ class Program:
     environment: Mapping[str, str] = field(repr=False)
     folder: Path
     log: Path
-    ready_port: int | None = None
+    ready: Callable[[], bool] = lambda: True
     user: str | None = None
 
 
@@ -125,8 +125,8 @@ class Supervisor:
         self._event("started", {"program": program.name, "pid": running.process.pid, "restarts": running.restarts})
 
     def _wait_until_ready(self, running: _Running) -> None:
-        port, deadline = running.program.ready_port, time.monotonic() + READY_TIMEOUT_S
-        while port is not None and not port_answers(port):
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not running.program.ready():
             ended = running.process is None or running.process.poll() is not None
             if ended or time.monotonic() > deadline:
                 log = running.program.log

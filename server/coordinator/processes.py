@@ -7,6 +7,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from common.deployment.certificates import expires
@@ -48,7 +49,8 @@ def programs(home: Home) -> list[Program]:
     nginx += ["-c", str(folder / "nginx" / "nginx.conf")]
     quick = {**environment, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": EXECUTOR_POLL_S}
 
-    def program(name: str, command: list[str], env: Mapping[str, str], ready: int | None) -> Program:
+    def program(name: str, command: list[str], env: Mapping[str, str], port: int | None) -> Program:
+        ready = partial(port_answers, port) if port is not None else lambda: True
         return Program(name, command, env, folder / "state", folder / "logs" / f"{name}.log", ready)
 
     return [
