@@ -13,6 +13,7 @@ from common.announcement import announcement
 from common.errors import SecAggError
 from common.privacy.plan import PrivacyPlan
 from common.secagg.keys import verify
+from common.table import RowDomain
 from common.work import Work
 
 
@@ -51,6 +52,18 @@ def check_account(
     return check_period(policy, before=epsilon(since, {}), after=epsilon(since, extra))
 
 
+def check_lately(policy: Policy, ledger: Ledger, plan: PrivacyPlan, fingerprint: str) -> Refusal | None:
+    """Whether what a data set spent lately, this round with it, is within the limit for a period.
+
+    A run that was admitted before the period began is in no sum of the period until one of its rounds is charged: a
+    coordinator could have runs admitted, wait, and ask for the rounds of all of them in the same week.
+    """
+    if policy.max_epsilon_per_period is None:
+        return None
+    lately = ledger.epsilon(fingerprint, plan.unit, plan.delta, since=policy.period_begins)
+    return check_period(policy, before=lately, after=lately)
+
+
 def check_demands(policy: Policy, plan: PrivacyPlan) -> Refusal | None:
     """Whether a plan protects against everybody that the policy names, with as much noise as it asks for."""
     for observer in policy.observers:
@@ -78,8 +91,14 @@ def check_hours(policy: Policy, now: datetime.datetime) -> Refusal | None:
     return None if inside else Refusal("hours", f"this site works from {begin}:00 to {end}:00 of its own time")
 
 
-def check_coordinator(policy: Policy, payload: wire.Payload, work: Work) -> tuple[str, Refusal | None]:
-    """Who announced a run, and whether the policy works for that coordinator.
+def check_coordinator(
+    policy: Policy, payload: wire.Payload, domain: RowDomain | None, *, running: str = ""
+) -> tuple[str, Refusal | None]:
+    """Who announced a run, and whether the policy works for that coordinator; nothing of the run is computed yet.
+
+    Args:
+        domain: the rows that came with the announcement.
+        running: hash of the code that runs here; empty in a simulation.
 
     Returns:
         The public key whose signature holds (empty where nothing is signed and nothing is demanded), and a refusal.
@@ -87,19 +106,18 @@ def check_coordinator(policy: Policy, payload: wire.Payload, work: Work) -> tupl
     Raises:
         WireError: a malformed payload.
     """
-    signer = str(payload.config.get("signer", ""))
+    signer, bundle = str(payload.config.get("signer", "")), str(payload.config.get("bundle", ""))
     if policy.coordinators is None and not signer:
         return "", None
     if policy.coordinators is not None and signer not in policy.coordinators:
         return "", Refusal("coordinator", "the run is not signed by a coordinator that this site works for")
-    text = announcement(
-        run=payload.text("run"),
-        scenario=payload.text("scenario"),
-        domain="" if work.domain is None else work.domain.digest,
-        bundle=str(payload.config.get("bundle", "")),
-    )
+    run, scenario, signature = (payload.text(key) for key in ("run", "scenario", "signature"))
     try:
-        verify(bytes.fromhex(signer), bytes.fromhex(payload.text("signature")), text)
+        rows = "" if domain is None else domain.digest
+        text = announcement(run=run, scenario=scenario, domain=rows, bundle=bundle)
+        verify(bytes.fromhex(signer), bytes.fromhex(signature), text)
     except (SecAggError, ValueError):
         return "", Refusal("signature", "the coordinator's signature does not fit the run")
+    if running and bundle != running:
+        return "", Refusal("bundle", "the coordinator signed for other code than that which runs here")
     return signer, None

@@ -56,7 +56,7 @@ class Policy(BaseModel):
     @field_validator("hours")
     @classmethod
     def _real_hours(cls, hours: tuple[int, int] | None) -> tuple[int, int] | None:
-        if hours is not None and not (0 <= hours[0] < 24 and 0 < hours[1] <= 24 and hours[0] != hours[1] % 24):
+        if hours is not None and not (0 <= hours[0] < 24 and 0 < hours[1] <= 24 and hours[0] != hours[1]):
             raise ValueError("hours are two numbers from 0 to 24, like [20, 6]")
         return hours
 

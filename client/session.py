@@ -16,7 +16,7 @@ import numpy as np
 
 from client.admission import Admission, RefusedError, refuse
 from client.answers import Asked, asked_of, faults, node_reply
-from client.gate import check_account, check_coordinator, check_hours, check_run
+from client.gate import check_account, check_coordinator, check_hours, check_lately, check_run
 from client.ledger import Ledger, Reservation
 from client.module_training import sample_loss
 from client.policy import Policy, check_message
@@ -101,10 +101,12 @@ class Session:
 
     def _admission(self, payload: wire.Payload) -> Admission:
         """The run that a payload describes, if the policy allows its terms."""
-        work = self.work_of(scenario_from_json(payload.text("scenario")), wire.decode_domain(payload))
-        refuse(check_run(self.policy, work, payload.size_bytes))
-        signer, refusal = check_coordinator(self.policy, payload, work)
+        refuse(check_message(self.policy, payload.size_bytes))
+        domain = wire.decode_domain(payload)
+        signer, refusal = check_coordinator(self.policy, payload, domain, running=self.bundle)
         refuse(refusal)
+        work = self.work_of(scenario_from_json(payload.text("scenario")), domain)
+        refuse(check_run(self.policy, work, payload.size_bytes))
         store = self.source.store(work.scenario, work.domain)
         coordinator = signer or payload.text("coordinator")
         return Admission(payload.text("run"), work, store, self.source.fingerprints(store), coordinator, self.bundle)
@@ -246,6 +248,8 @@ class Session:
         beyond = self.ledger.charge(admitted.account_of(part), asked.round, asked.attempt, fingerprints)
         for fingerprint in beyond if self.policy.limits_spend else ():
             refuse(check_account(self.policy, self.ledger, plan, fingerprint, {}))
+        for fingerprint in dict.fromkeys(fingerprints):
+            refuse(check_lately(self.policy, self.ledger, plan, fingerprint))
 
     def randomness(self, names: Sequence[str], asked: Asked) -> list[Randomness]:
         """Fresh randomness from the operating system; reproducible where the run protects nobody anyway."""

@@ -37,9 +37,11 @@ class Payload:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes in the arrays and in the byte strings and texts of the configuration; its numbers weigh nothing."""
-        texts = (value for value in self.config.values() if isinstance(value, (bytes, str)))
-        return sum(array.nbytes for array in self.arrays.values()) + sum(map(len, texts))
+        """Bytes in the arrays, and in the byte strings, texts and lists of the configuration; a number is for free.
+
+        A list could be of any length, so each of its numbers counts as eight bytes.
+        """
+        return sum(array.nbytes for array in self.arrays.values()) + sum(map(_weight, self.config.values()))
 
     def text(self, key: str) -> str:
         """String ``key``. Raises ``WireError`` if absent or of another type."""
@@ -68,6 +70,12 @@ class Payload:
         if value is None or value.dtype != np.dtype(dtype) or value.ndim != ndim:
             raise WireError(f"array {key!r} is missing or not {np.dtype(dtype)} with {ndim} axes")
         return value
+
+
+def _weight(value: Any) -> int:
+    if isinstance(value, (list, tuple)):
+        return sum(len(item) if isinstance(item, (bytes, str)) else 8 for item in value)
+    return len(value) if isinstance(value, (bytes, str)) else 0
 
 
 def pack(payload: Payload, records: Any) -> Any:
