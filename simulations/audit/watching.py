@@ -29,6 +29,7 @@ from server.rounds import Exchange
 from server.run import FederatedRun
 from simulations.audit.canaries import Canaries
 from simulations.audit.planting import Planted
+from simulations.audit.rehearsal import with_rehearsal
 from simulations.engine import InProcessGrid
 from simulations.federation import GivenStore
 from simulations.progress import Silent
@@ -195,7 +196,7 @@ def _watched(notes: _Notes, work: Work, final: dict[str, FloatArray]) -> Watched
         view=View(
             clients=planted.real_clients,
             prior=prior,
-            rounds=tuple(notes.rounds),
+            rounds=with_rehearsal(tuple(notes.rounds), planted, start),
             table=view_table,
             start=None if before is None else before.vectors[:rows],
         ),

@@ -50,6 +50,7 @@ class GradientInversion:
         rounds = [seen for seen in view.rounds if seen.updates is not None and seen.updates.count]
         required(rounds, self.name, "single clients' updates")
         _check(rounds, len(held), view.clients)
+        rounds = comparable(rounds)
         present = holding(rounds, held)
         taking_part = np.unique(np.concatenate([seen.participants for seen in rounds]))
         asked = taking_part[present[taking_part]]
@@ -81,10 +82,18 @@ def _check(rounds: Sequence[RoundView], held: int, clients: int) -> None:
             raise EvaluationError("the updates of a round are not those of its participants")
         if seen.rehearsed is not None and seen.rehearsed.count != clients:
             raise EvaluationError(f"{seen.rehearsed.count} rehearsed updates do not stand for {clients} clients")
-        if seen.rehearsed is None and not updates.rows:
-            raise EvaluationError(
-                "updates without tables are told apart by rehearsed updates alone, and there are none"
-            )
+
+
+def comparable(rounds: Sequence[RoundView]) -> list[RoundView]:
+    """The rounds whose updates have tables, or rehearsed ones beside them.
+
+    Raises:
+        EvaluationError: there is none.
+    """
+    found = [seen for seen in rounds if seen.rehearsed is not None or (seen.updates and seen.updates.rows)]
+    if not found:
+        raise EvaluationError("updates without tables are told apart by rehearsed updates alone, and there are none")
+    return found
 
 
 def holding(rounds: Sequence[RoundView], held: Sequence[IntArray]) -> NDArray[np.bool_]:
