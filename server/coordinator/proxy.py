@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common.errors import DeploymentError
 from common.files import atomic_files
 from server.coordinator.home import Home
 
@@ -10,27 +11,29 @@ _TEMPLATE = """# Written by `fedembed coordinator up` from coordinator.toml; cha
 # Sites reach the fleet interface through this proxy; the others stay on loopback.
 daemon off;
 worker_processes auto;
-pid {folder}/nginx/nginx.pid;
-error_log {folder}/logs/proxy-error.log warn;
+pid "{folder}/nginx/nginx.pid";
+error_log "{folder}/logs/proxy-error.log" warn;
 events {{ worker_connections 1024; }}
 
 http {{
     server_tokens off;
     log_format facts escape=json '{{"time":"$time_iso8601","address":"$remote_addr","path":"$uri",'
         '"status":$status,"bytes_in":$request_length,"bytes_out":$bytes_sent,"seconds":$request_time}}';
-    access_log {folder}/logs/proxy-access.log facts;
-    client_body_temp_path {folder}/nginx/body;
-    proxy_temp_path {folder}/nginx/proxy;
-    fastcgi_temp_path {folder}/nginx/fastcgi;
-    uwsgi_temp_path {folder}/nginx/uwsgi;
-    scgi_temp_path {folder}/nginx/scgi;
+    access_log "{folder}/logs/proxy-access.log" facts;
+    client_body_temp_path "{folder}/nginx/body";
+    proxy_temp_path "{folder}/nginx/proxy";
+    fastcgi_temp_path "{folder}/nginx/fastcgi";
+    uwsgi_temp_path "{folder}/nginx/uwsgi";
+    scgi_temp_path "{folder}/nginx/scgi";
     limit_req_zone $binary_remote_addr zone=sites:10m rate={rate}r/s;
     limit_req_status 429;
+    limit_conn_zone $binary_remote_addr zone=open:10m;
+    limit_conn_status 429;
 
     server {{
-        listen {bind}:{port} ssl;
-        ssl_certificate {folder}/tls/server.crt;
-        ssl_certificate_key {folder}/tls/server.key;
+        listen {address} ssl;
+        ssl_certificate "{folder}/tls/server.crt";
+        ssl_certificate_key "{folder}/tls/server.key";
         ssl_protocols TLSv1.2 TLSv1.3;
         ssl_session_cache shared:tls:10m;
         client_max_body_size {body}m;
@@ -41,8 +44,11 @@ http {{
 
         location ^~ /v1/fleet/ {{
             limit_req zone=sites burst={rate} nodelay;
+            limit_conn open {rate};
+            proxy_request_buffering off;  # updates pass through: none is spooled to the disk, in either direction
+            proxy_max_temp_file_size 0;
             proxy_pass https://127.0.0.1:{superlink}/v1/fleet/;  # the path as nginx resolved it, not as it was sent
-            proxy_ssl_trusted_certificate {folder}/tls/ca.crt;
+            proxy_ssl_trusted_certificate "{folder}/tls/ca.crt";
             proxy_ssl_verify on;
             proxy_ssl_name localhost;
             proxy_http_version 1.1;
@@ -51,6 +57,7 @@ http {{
             proxy_read_timeout {timeout}s;
             proxy_send_timeout {timeout}s;
         }}
+        location = /v1/fleet {{ return 404; }}
         location / {{ return 404; }}
     }}
 }}
@@ -58,12 +65,21 @@ http {{
 
 
 def write_configuration(home: Home) -> None:
-    """Write ``nginx/nginx.conf``."""
+    """Write ``nginx/nginx.conf``.
+
+    Raises:
+        DeploymentError: the folder's name has a character that nginx reads as something else.
+    """
     public = home.settings.public
+    if set(str(home.folder)) & set('"$\\{};\n'):
+        raise DeploymentError(
+            f"nginx cannot use the folder {home.folder}",
+            remedy="Choose a --home without quotes, $, ;, braces, backslash.",
+        )
+    bind = f"[{public.bind}]" if ":" in public.bind else public.bind
     text = _TEMPLATE.format(
         folder=home.folder,
-        bind=public.bind,
-        port=public.port,
+        address=f"{bind}:{public.port}",
         rate=public.requests_per_second,
         body=public.max_body_mib,
         timeout=public.timeout_s,
