@@ -44,6 +44,16 @@ class Adversary:
                 remedy="Train 4, 6 or 8, or 0 to leave this attack out.",
             )
 
+    def readable(self) -> None:
+        """Read the files, so that one which cannot be read is told before anything is trained.
+
+        Raises:
+            ConfigError: a file cannot be read. EvaluationError: a line has another number of fields.
+        """
+        for path, count in ((self.labels, 2), (self.links, 3)):
+            if path is not None:
+                _fields(path, count)
+
     def informed(self, truth: Truth, keys: Sequence[str] | None) -> Truth:
         """``truth`` with the answers of the files.
 

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.evaluation.audit import Outcome
-from common.evaluation.leak import Leak
 from common.evaluation.report.audit_record import AuditRecord, Claim, FindingRecord
 from common.evaluation.view import Candidates, Truth, View
 from common.release import Release, load_release, verify
 from common.table import EmbeddingTable
 from common.units import Units
 from simulations.audit.adversary import Adversary
-from simulations.audit.attacks import NotRun, tried
+from simulations.audit.attacks import tried
 from simulations.audit.pictures import map_of, quality_of, spend_of, with_reasons
 from simulations.audit.record import NOT_COVERED, identity, leak_records, not_run_records
 
@@ -44,11 +43,8 @@ def audit_release(path: Path, *, adversary: Adversary, seed: int = 0) -> AuditRe
         for check in checked.checks
     ]
     main = _main(release) if release.tables else None
-    leaks: list[Leak] = []
-    not_run: list[NotRun] = []
-    if main is not None:
-        view = View(clients=0, prior=_prior(main), table=main)
-        leaks, not_run = tried(view, None, _truth(main, adversary, seed), seed=seed)
+    view = View(clients=0, prior=np.empty(0) if main is None else _prior(main), table=main)
+    leaks, not_run = tried(view, None, _truth(main, adversary, seed), seed=seed)
     outcome, reason = _judged(checked.passed, release.certificate)
     return AuditRecord(
         identity=identity(str(path), "release", dict(release.scenario)),
@@ -100,7 +96,9 @@ def _prior(table: EmbeddingTable) -> NDArray[np.float64]:
     return 1.0 / np.arange(1, len(table) + 1)
 
 
-def _truth(table: EmbeddingTable, adversary: Adversary, seed: int) -> Truth:
+def _truth(table: EmbeddingTable | None, adversary: Adversary, seed: int) -> Truth:
+    if table is None:
+        return adversary.informed(Truth(), None)
     return adversary.informed(Truth(candidates=_bags(table, seed)), table.keys)
 
 

@@ -33,6 +33,10 @@ from simulations.conformance import conformance
 
 CANARIES = 1000
 MOST_APART = 8  # tests of single arrays, or of neighbours: every test takes its share of the error rate
+LONE_ROWS = (
+    "rows are selected by what several clients hold, and a row that one canary alone holds hardly ever is: "
+    "tests T1 to T5 judge the vote and its noise"
+)
 _SEED_BITS = 53  # what every reader of JSON keeps whole
 
 
@@ -124,6 +128,7 @@ def audit_scenario(
         raise EvaluationError(
             "mode 'none' claims nothing, so there is nothing to audit", remedy="Set privacy.mode and epsilon."
         )
+    adversary.readable()
     chosen = secrets.randbits(_SEED_BITS) if seed is None else seed
     with tempfile.TemporaryDirectory() as name:  # clients that an earlier audit encoded may be out of date
         reporter.preparing("planting canaries")
@@ -191,7 +196,39 @@ def verdicts(planted: Planted, watched: Watched, scenario: Scenario) -> Iterator
             verdict = Verdict(
                 Outcome.INCONCLUSIVE, "no trace of any canary differs from any other", epsilon, plan.delta
             )
-        yield ViewVerdict(view, observer, epsilon, plan.delta, scores, verdict)
+        yield ViewVerdict(
+            view,
+            observer,
+            epsilon,
+            plan.delta,
+            scores,
+            explained(verdict, plan, silent_designs(planted.canaries, view, scores)),
+        )
+
+
+def explained(verdict: Verdict, plan: PrivacyPlan, silent: Sequence[str]) -> Verdict:
+    """``verdict``; designs without any trace say nothing, and where rows are selected, silence says why.
+
+    Args:
+        silent: designs whose canaries all look alike.
+    """
+    if verdict.outcome is Outcome.CONSISTENT and silent:
+        reason = f"no test rejects the claim, but canaries of {', '.join(silent)} left no trace: they say nothing"
+        verdict = replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
+    if verdict.outcome is not Outcome.INCONCLUSIVE or plan.rows != "selected" or plan.test_mode:
+        return verdict
+    return replace(verdict, reason=f"{verdict.reason}; {LONE_ROWS}")
+
+
+def silent_designs(canaries: Canaries, view: str, scores: Sequence[CanaryScores]) -> list[str]:
+    """Designs that were planted for a view, and are not among its scores."""
+    heard = {one.design for one in scores}
+    return [name for name in DESIGNS if _shows(canaries, name, view) and name not in heard]
+
+
+def _shows(canaries: Canaries, design: str, view: str) -> bool:
+    """Whether a design was planted, and could be seen there: alternating signs cancel in the table."""
+    return len(canaries.of_design(design)) > 0 and not (view == "table" and design == "alternating")
 
 
 def scores_of(planted: Planted, watched: Watched, view: str, parts: NDArray[np.float64]) -> Iterator[CanaryScores]:
@@ -204,8 +241,7 @@ def scores_of(planted: Planted, watched: Watched, view: str, parts: NDArray[np.f
     shares = canaries.shares(1) if len(parts) == len(canaries.specs) else np.ones((1, len(canaries)))
     for name in DESIGNS:
         chosen = canaries.of_design(name)
-        cancelled = view == "table" and name == "alternating"  # its signs cancel in what is left
-        if len(chosen) and not cancelled:
+        if _shows(canaries, name, view):
             total = (shares * parts)[:, chosen].sum(axis=0)
             yield from _scored(canaries, chosen, total, CanaryKind(name, view, claimed_stddev(planted, view)))
     if len(parts) > 1:

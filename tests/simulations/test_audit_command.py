@@ -110,6 +110,19 @@ def test_labels_and_links_that_do_not_fit_are_refused(
     assert main(["audit", str(release), "--out", str(tmp_path / "a"), "--links", str(tmp_path / "none")]) != 0
 
 
+@pytest.mark.parametrize("option", ["--labels", "--links"])
+def test_files_of_answers_are_read_before_anything_is_trained(
+    option: str, scenario: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing, torn = tmp_path / "none", tmp_path / "torn"
+    torn.write_text("a\n")
+    for path, code, says in ((missing, 3, "cannot read"), (torn, 15, "fields separated by tabs")):
+        assert main(["audit", str(scenario), "--out", str(tmp_path / "a"), option, str(path)]) == code
+        told = capsys.readouterr().err
+        assert says in told and "planting" not in told
+    assert not (tmp_path / "a").exists()
+
+
 def test_an_altered_release_is_no_evidence(release: Path, tmp_path: Path) -> None:
     import shutil
 

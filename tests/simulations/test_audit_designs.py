@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from client import training
 from common import families, wire
+from common.evaluation.audit import Outcome, Verdict
 from common.families import Family
 from common.privacy import table_gradients
 from common.privacy.clipping import ClippedBatch, canonical, clip
@@ -17,6 +19,7 @@ from common.table import RowDomain
 from common.units import Interaction, Record, Units
 from common.update import ParameterSpec, UpdateBatch, squared_norms
 from server import rounds as server_rounds
+from simulations.audit import scenario as audits
 from simulations.audit.canaries import DESIGNS, OVER_NORM, REPEATS, left_out
 from simulations.audit.planting import plant
 from simulations.audit.scenario import verdicts
@@ -155,3 +158,34 @@ def test_all_tests_of_all_views_share_one_error_rate(tmp_path: Path) -> None:
     assert len({view.claimed_epsilon for view in views}) == 1
     apart = [view.verdict.evidence for k, view in enumerate(views) if k != 2]
     assert sum(e.alpha for evidence in apart for e in evidence) == pytest.approx(0.05)
+
+
+# --- silence says why
+
+
+def test_where_rows_are_selected_silence_says_why(tmp_path: Path) -> None:
+    steps = {"local_steps": 4, "unit_rate": 0.1, "batch_size": 8}
+    few = {"rows": "selected", "rounds": 1}
+    which = scenario(WORDS, "record", "example", privacy=CLIP, federation=few, training=steps)
+    made = plant(which, tmp_path, Silent(), count=100, seed=3)
+    found = list(verdicts(made, watch(made), which))
+    assert {view.verdict.outcome for view in found} == {Outcome.INCONCLUSIVE}
+    assert all(audits.LONE_ROWS in view.verdict.reason for view in found)
+    refuted = dataclasses.replace(found[0].verdict, outcome=Outcome.VIOLATION_FOUND)
+    assert audits.explained(refuted, made.work.plan, ["dedicated"]) is refuted
+
+
+def test_a_design_without_any_trace_is_not_taken_for_silence(tmp_path: Path) -> None:
+    """Were it left out, the others would speak for it."""
+    which = scenario(WORDS, "client", "central", privacy=CLIP)
+    made = plant(which, tmp_path, Silent(), count=100, seed=3)
+    fine = Verdict(Outcome.CONSISTENT, "none of 8 tests rejects", 3.0, 1e-5)
+    assert audits.explained(fine, made.work.plan, []) is fine
+    told = audits.explained(fine, made.work.plan, ["dedicated"])
+    assert told.outcome is Outcome.INCONCLUSIVE and "dedicated left no trace" in told.reason
+    seen = watch(made)
+    mute = np.where(made.canaries.design == DESIGNS.index("dedicated"), 0.0, seen.sums)
+    for view, expected in (("sums", ["dedicated", "alternating"]), ("table", ["dedicated"])):
+        scores = list(audits.scores_of(made, seen, view, mute * (made.canaries.design != DESIGNS.index("alternating"))))
+        assert audits.silent_designs(made.canaries, view, scores) == expected
+        assert audits.silent_designs(made.canaries, view, list(audits.scores_of(made, seen, view, seen.sums))) == []

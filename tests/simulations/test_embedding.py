@@ -9,11 +9,13 @@ import pytest
 
 from client.readers._pictures import save_picture
 from common.config import build_scenario
-from common.errors import UsageError
+from common.errors import EvaluationError, UsageError
 from common.families.image import embed
 from common.release import load_release
 from server.progress import LogReporter
 from simulations import cli
+from simulations.audit.adversary import Adversary
+from simulations.audit.release import audit_release
 from simulations.commands.embedding import embedded
 from simulations.federation import run_simulation
 
@@ -72,3 +74,13 @@ def test_tables_need_no_images(tmp_path: Path, release: Path) -> None:
 
     with pytest.raises(UsageError, match="no encoder"):
         embedded(Tables(), tmp_path)  # type: ignore[arg-type]
+
+
+def test_an_audit_of_an_encoder_says_what_it_cannot_attack(release: Path, tmp_path: Path) -> None:
+    record = audit_release(release, adversary=Adversary())
+    assert record.outcome == "INCONCLUSIVE" and not record.leaks
+    assert {"membership", "inversion", "row_support"} <= {refused.attack for refused in record.not_run}
+    labels = tmp_path / "labels.tsv"
+    labels.write_text("images/0\tred\n")
+    with pytest.raises(EvaluationError, match="no rows to label"):
+        audit_release(release, adversary=Adversary(labels=labels))
