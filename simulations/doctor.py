@@ -8,7 +8,6 @@ import re
 import shutil
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,38 +15,35 @@ from typing import Annotated, Any
 import typer
 
 from simulations.commands.output import bytes_shown, emit_json, say
+from simulations.doctor_deployment import examined_folder, examined_programs
+from simulations.finding import Finding
 
 _EXTRAS = {
     "ray": ("ray", "simulations on a Ray cluster: `fedembed simulate --engine ray`"),
     "gensim": ("bench", "comparison with gensim's word2vec in the benchmarks, and a test of the exported files"),
     "implicit": ("bench", "comparison with implicit's ALS in the benchmarks"),
 }
+_FOLDER_VARIABLES = ("FEDEMBED_COORDINATOR", "FEDEMBED_AGENT")
 _LOW_DISK_BYTES = 2_000_000_000
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at.
-
-    Attributes:
-        topic: what was looked at.
-        found: what is there, for a reader.
-        level: ``ok``, ``note`` (works, worth knowing) or ``missing`` (something required is not there).
-    """
-
-    topic: str
-    found: str
-    level: str = "ok"
-
-
 def command(
-    *, json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False
+    *,
+    home: Annotated[
+        list[Path] | None,
+        typer.Option("--home", metavar="DIR", help="A coordinator's or an agent's folder. Repeatable."),
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
     """Say what is installed, which device will be used and what is missing.
 
-    Exits with 0 unless something that fedembed requires is missing or does not fit.
+    With --home (or FEDEMBED_COORDINATOR, FEDEMBED_AGENT) also how a deployment's folder stands: storage of messages,
+    certificates, who may read keys and write approved code. Exits with 0 unless something must be repaired.
     """
+    named = [Path(os.environ[name]) for name in _FOLDER_VARIABLES if os.environ.get(name)]
     findings = list(examined())
+    for folder in home or named:
+        findings += examined_folder(folder)
     healthy = all(f.level != "missing" for f in findings)
     if json_output:
         emit_json({"healthy": healthy, "findings": findings})
@@ -76,6 +72,7 @@ def examined() -> Iterator[Finding]:
     for requirement in requirements():
         yield examined_requirement(requirement)
     yield from _examined_extras()
+    yield from examined_programs()
     yield _examined_device()
     yield _examined_threads()
     yield _examined_disk(Path.cwd())
