@@ -7,9 +7,11 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+import common
 from client.agent.fork_server import socket_path
 from client.agent.home import AgentHome
 from common.deployment.bundle import Bundle
@@ -20,6 +22,12 @@ from common.files import atomic_files
 
 LIST_FILE = "bundles.json"
 TASK_COMMAND = "flwr-clientapp"  # what Flower's executor starts for every message
+OTHER_COMMANDS = ("flwr-agentapp", "flwr-connector", "flwr-model", "flwr-serverapp", "flwr-simulation")
+_REFUSAL = """#!/bin/sh
+# A coordinator can ask Flower's executor for this kind of task, and it would run a bundle that nobody has approved.
+echo "this site serves no such task" >&2
+exit 1
+"""
 _LAUNCHER = """#!{python} -IS
 # Hands a message over to the fork server, which has everything imported; without one, does the imports itself.
 import json
@@ -52,22 +60,35 @@ def approve(home: AgentHome, bundle: Bundle) -> Path:
         packed = Path(name) / "bundle.fab"
         packed.write_bytes(bundle.content)
         environment = {**flower_environment(Path(name)), "FLWR_HOME": str(approved)}
-        _writable(approved, True)
         code = (
             "import sys; from pathlib import Path; from flwr.cli.install import install_from_fab;"
             "install_from_fab(Path(sys.argv[1]).read_bytes(), skip_prompt=True)"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(packed)], env=environment, capture_output=True, text=True, check=False
-        )
-    if done.returncode:
-        raise DeploymentError(f"Flower refuses the bundle: {tail(done.stdout + done.stderr)}")
-    listed = {**approved_bundles(home.folder), bundle.digest: {"approved": now(), "files": len(bundle.files)}}
-    with atomic_files(approved / LIST_FILE) as (partial,):
-        partial.write_text(json.dumps(listed, indent=2) + "\n")
-    write_launcher(home)
-    _writable(approved, False)
+        with _opened(approved):
+            done = subprocess.run(
+                [sys.executable, "-c", code, str(packed)], env=environment, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise DeploymentError(f"Flower refuses the bundle: {tail(done.stdout + done.stderr)}")
+            approval = {"approved": now(), "files": len(bundle.files)}
+            _write_list(approved, {**approved_bundles(home.folder), bundle.digest: approval})
+    write_launchers(home)
     return approved
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """Python files of a bundle's folder that are not, byte for byte, those of this installation.
+
+    A site's process has imported its own installation before it sees a bundle, and that is what serves a message: the
+    hash of a bundle with other code would stand in the ledger for code that never ran.
+    """
+    root = Path(common.__file__).resolve().parent.parent
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.py"))
+    return [name for name in names if not _same(folder / name, root / name)]
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and one.read_bytes() == other.read_bytes()
 
 
 def approved_bundles(folder: Path) -> Mapping[str, Mapping[str, object]]:
@@ -84,20 +105,38 @@ def revoke(home: AgentHome, digest: str) -> None:
         raise DeploymentError(f"{len(chosen)} approved bundles begin with {digest!r}")
     del listed[chosen[0]]
     approved = home.inside("approved")
-    _writable(approved, True)
-    for path in (approved / "apps").glob(f"*.{chosen[0][:8]}"):
-        shutil.rmtree(path)
-    with atomic_files(approved / LIST_FILE) as (partial,):
-        partial.write_text(json.dumps(listed, indent=2) + "\n")
-    _writable(approved, False)
+    with _opened(approved):
+        _write_list(approved, listed)
+        for path in (approved / "apps").glob(f"*.{chosen[0][:8]}"):
+            shutil.rmtree(path)
 
 
-def write_launcher(home: AgentHome) -> None:
-    """The command that the executor starts for a message: ours, under Flower's name."""
+def write_launchers(home: AgentHome) -> None:
+    """What the executor starts for a message: ours, under Flower's name; and for every other kind of task, nothing."""
+    for other in OTHER_COMMANDS:
+        refusal = home.inside("bin", other)
+        refusal.unlink(missing_ok=True)
+        refusal.write_text(_REFUSAL)
+        refusal.chmod(0o755)
     path, door = home.inside("bin", TASK_COMMAND), socket_path(home.folder)
     path.unlink(missing_ok=True)
     path.write_text(_LAUNCHER.format(python=sys.executable, folder=str(door.parent), name=door.name))
     path.chmod(0o755)
+
+
+def _write_list(approved: Path, listed: Mapping[str, Mapping[str, object]]) -> None:
+    with atomic_files(approved / LIST_FILE) as (partial,):
+        partial.write_text(json.dumps(listed, indent=2) + "\n")
+
+
+@contextmanager
+def _opened(approved: Path) -> Iterator[None]:
+    """The folder can be written in the block, and by nobody after it, however that ends."""
+    _writable(approved, True)
+    try:
+        yield
+    finally:
+        _writable(approved, False)
 
 
 def _writable(folder: Path, writable: bool) -> None:

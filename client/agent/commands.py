@@ -172,9 +172,15 @@ def status(*, home: HomeOption = _HERE, json_output: JsonOption = False) -> None
         for a in facts["spent"]
     ]
     lines += [
-        f"{line['time']}  {line['status']}: {line.get('code')}: {line.get('reason')}" for line in facts["refusals"]
+        _printable(f"{line.get('time')}  {line['status']}: {line.get('code')}: {line.get('reason')}")
+        for line in facts["refusals"]
     ]
     _answer(json_output, facts, "\n".join(lines))
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey: parts of a reason are a coordinator's words."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _answer(json_output: bool, facts: dict[str, Any], text: str) -> None:

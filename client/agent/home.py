@@ -6,12 +6,13 @@ import json
 import os
 import pwd
 import secrets
-import shutil
+import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,7 +23,8 @@ from common.secagg.keys import Identity
 
 AGENT_FILE, SITE_FILE, POLICY_FILE, ENROLMENT_FILE = "agent.toml", "site.toml", "policy.toml", "enrolment.json"
 _OPERATORS_FOLDERS = ("keys", "tls", "approved", "bin")  # the agent's processes read these
-_AGENTS_FOLDERS = ("state", "logs", "scratch")  # and write these alone
+_AGENTS_FOLDERS = ("state", "scratch")  # and write these alone; others do not look into them: encoded data are there
+_LOGS = "logs"  # the operator's: the agent's processes are handed open files and cannot choose where they lead
 
 
 class AgentSettings(BaseModel):
@@ -131,7 +133,7 @@ def make_home(
     home = AgentHome(folder.resolve(), _settings(tomllib.loads(text), folder / AGENT_FILE))
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for part in (*_OPERATORS_FOLDERS, *_AGENTS_FOLDERS):
+        for part in (*_OPERATORS_FOLDERS, *_AGENTS_FOLDERS, _LOGS):
             (folder / part).mkdir()
     _write(home.inside("tls", "ca.crt"), invited["authority"])
     enrolment = {"name": name, **_make_keys(home)}
@@ -151,7 +153,11 @@ def read_invitation(path: Path) -> dict[str, str]:
     fields = ("coordinator", "address", "authority", "identity")
     try:
         raw = json.loads(path.read_text())
-        return {field: str(raw[field]) for field in fields}
+        found = {field: str(raw[field]) for field in fields}
+        one = x509.load_pem_x509_certificates(found["authority"].encode())
+        if len(one) != 1:
+            raise ValueError("an invitation has one authority: its fingerprint is all that two people compare")
+        return {**found, "authority": one[0].public_bytes(Encoding.PEM).decode()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DeploymentError(
             f"{path} is no invitation ({type(error).__name__})",
@@ -181,7 +187,11 @@ def hand_over(home: AgentHome) -> None:
     """
     for part in ("approved", "bin", "tls"):
         home.inside(part).chmod(0o755)
-    home.inside("keys").chmod(0o700)
+    for part in ("keys", _LOGS):
+        home.inside(part).chmod(0o700)
+    if os.geteuid() == 0 or home.inside("state").stat().st_uid == os.geteuid():
+        for part in _AGENTS_FOLDERS:
+            home.inside(part).chmod(0o700)
     if home.user is None:
         return
     try:
@@ -198,7 +208,17 @@ def hand_over(home: AgentHome) -> None:
         return
     for part in ("keys", *_AGENTS_FOLDERS):
         for path in (home.inside(part), *home.inside(part).rglob("*")):
-            shutil.chown(path, account.pw_uid, account.pw_gid)
+            _give(path, account.pw_uid, account.pw_gid)
+
+
+def _give(path: Path, uid: int, gid: int) -> None:
+    """Change the owner of a file or folder of ours, and of nothing that a link leads to.
+
+    The agent's account may have put anything there since; what is not root's own by one single name stays as it is.
+    """
+    found = path.lstat()
+    if found.st_uid == os.geteuid() and (stat.S_ISDIR(found.st_mode) or found.st_nlink == 1):
+        os.lchown(path, uid, gid)
 
 
 def _make_keys(home: AgentHome) -> dict[str, str]:

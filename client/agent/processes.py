@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from client.agent.approval import TASK_COMMAND, approved_bundles
+from client.agent.approval import OTHER_COMMANDS, TASK_COMMAND, approved_bundles
 from client.agent.fork_server import socket_path
 from client.agent.home import POLICY_FILE, SITE_FILE, AgentHome, hand_over
 from client.agent.record import spent
@@ -26,7 +26,10 @@ from common.files import atomic_files
 
 EXECUTOR_POLL_S = "0.1"
 UP_FILE = "up.json"
-PROGRAMS = ("fork_server", "node", "executor")
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+_PYTHON = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
+_NETWORK = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
+PASSED_ON = frozenset((*_THREADS, *_PYTHON, *_NETWORK))
 PROGRAMS = ("fork_server", "node", "executor")
 
 
@@ -57,8 +60,11 @@ def programs(home: AgentHome) -> list[Program]:
 
 
 def environment_of(home: AgentHome) -> dict[str, str]:
-    """Flower's environment, with the approved bundles as its home and our command before its own."""
-    inherited = flower_environment(home.folder)
+    """Flower's environment, with the approved bundles as its home and our command before its own.
+
+    Of the operator's environment a few names are passed on: the rest may hold secrets, and the agent has no use for it.
+    """
+    inherited = flower_environment(home.folder, {k: v for k, v in os.environ.items() if k in PASSED_ON})
     return {
         **inherited,
         "FLWR_HOME": str(home.inside("approved")),
@@ -116,7 +122,8 @@ def _refuse_unfit(home: AgentHome) -> None:
             "root would run code that serves another party's messages",
             remedy='Name an account in agent.toml: user = "fedembed" (useradd --system fedembed).',
         )
-    if not approved_bundles(home.folder) or not home.inside("bin", TASK_COMMAND).exists():
+    launchers = (home.inside("bin", name) for name in (TASK_COMMAND, *OTHER_COMMANDS))
+    if not approved_bundles(home.folder) or not all(path.exists() for path in launchers):
         raise DeploymentError("no bundle is approved: nothing could run", remedy="fedembed agent approve-bundle")
     settings = home.settings
     ports = (settings.runtime_port, settings.health_port, settings.metrics_port)

@@ -54,5 +54,5 @@ def activity(home: AgentHome) -> dict[str, Any]:
         "answers": dict(Counter(f"{line.get('kind')}: {line.get('status')}" for line in lines)),
         "rounds_served": len(served),
         "refusals": refused[-LATEST_REFUSALS:],
-        "last_contact": lines[-1]["time"] if lines else None,
+        "last_contact": lines[-1].get("time") if lines else None,
     }

@@ -2,11 +2,13 @@
 
 Flower runs whatever bundle a coordinator serves. A folder that the agent cannot write stops that for honest names; a
 bundle whose version is a path would be unpacked elsewhere. Here its hash is compared before a byte is unpacked.
-If Flower moves the function that is replaced, this process ends with an error and no message is served.
+Flower then loads code from a folder that the coordinator names beside the bundle: it has to be the bundle's own.
+If Flower moves a function that is replaced, this process ends with an error and no message is served.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import os
 import resource
@@ -16,12 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from client.agent.approval import approved_bundles
+from client.agent.approval import approved_bundles, foreign_files
 from client.agent.fork_server import HOME_VARIABLE
 from client.agent.home import POLICY_FILE, open_home
 from client.node import BUNDLE_VARIABLE
 from client.policy import read_policy
 from common.errors import DeploymentError, FedembedError, TimeLimitError
+
+GRACE_S = 30
 
 
 def main() -> None:
@@ -38,12 +42,19 @@ def main() -> None:
     from flwr.supernode.cli import flwr_clientapp
     from flwr.supernode.runtime import run_clientapp
 
-    run_clientapp.install_from_fab = approved_only(run_clientapp.install_from_fab, home.folder)
+    places: list[Path] = []
+    install, load = run_clientapp.install_from_fab, run_clientapp.get_load_client_app_fn
+    run_clientapp.install_from_fab = approved_only(install, home.folder, places)
+    run_clientapp.get_load_client_app_fn = from_its_place(load, run_clientapp.get_project_dir, places)
     flwr_clientapp()
 
 
 def end_after(seconds: int | None) -> None:
-    """Raise ``TimeLimitError`` in this thread once so many seconds have passed; ``None``: never."""
+    """Raise ``TimeLimitError`` in this thread once so many seconds have passed; ``None``: never.
+
+    Where nothing comes of that (code that does not return to Python, or that takes the error for its own), the process
+    is ended ``GRACE_S`` seconds later.
+    """
     if seconds is None:
         return
 
@@ -52,16 +63,43 @@ def end_after(seconds: int | None) -> None:
 
     signal.signal(signal.SIGALRM, expired)
     signal.setitimer(signal.ITIMER_REAL, seconds)
+    faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True, file=sys.__stderr__ or sys.stderr)
 
 
-def approved_only(install: Callable[..., Any], folder: Path) -> Callable[..., Any]:
-    """``install``, but for bundles on the list alone."""
+def approved_only(install: Callable[..., Any], folder: Path, places: list[Path]) -> Callable[..., Any]:
+    """``install``, but for bundles on the list alone, with the code that is installed here.
+
+    Args:
+        places: is told the folder of every bundle that passed.
+    """
 
     def checked(content: bytes, *args: Any, **options: Any) -> Any:
         digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else ""
         if digest not in approved_bundles(folder):
             raise DeploymentError(f"the bundle {digest[:16]} is not approved at this site")
+        place = Path(install(content, *args, **options))
+        if foreign_files(place):
+            raise DeploymentError(f"the bundle {digest[:16]} is not the code that is installed at this site")
         os.environ[BUNDLE_VARIABLE] = digest
-        return install(content, *args, **options)
+        places.append(place)
+        return place
 
     return checked
+
+
+def from_its_place(
+    loader: Callable[..., Any], place_of: Callable[..., Path], places: list[Path]
+) -> Callable[..., Callable[..., Any]]:
+    """``loader``, but its functions load from ``places`` alone: the names they are given are the coordinator's."""
+
+    def chosen(*args: Any, **options: Any) -> Callable[..., Any]:
+        load = loader(*args, **options)
+
+        def checked(*names: str) -> Any:
+            if place_of(*names) not in places:
+                raise DeploymentError("the run names another folder than that of its bundle")
+            return load(*names)
+
+        return checked
+
+    return chosen

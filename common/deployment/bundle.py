@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import re
 import subprocess
 import tempfile
+import tomllib
 import zipfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.deployment.flower import assemble_app, flower_environment, tail, tool
 from common.errors import DeploymentError
 
 RUN_KEYS = ("scenario", "out", "benchmarks", "simulation", "coordinator", "bundle")
+_DESCRIPTION = "pyproject.toml"
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -60,17 +68,32 @@ def read_bundle(path: Path) -> Bundle:
     """A bundle from its file.
 
     Raises:
-        DeploymentError: not a bundle, or a file in it leaves its folder.
+        DeploymentError: not a bundle; or a file in it, or its own name, leaves its folder.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        content = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
             files = tuple((name, hashlib.sha256(archive.read(name)).hexdigest()) for name in names)
-    except (OSError, zipfile.BadZipFile) as error:
+            described = tomllib.loads(archive.read(_DESCRIPTION).decode()) if _DESCRIPTION in names else None
+    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise DeploymentError(f"cannot read the bundle {path}: {error}") from None
     for name in names:
-        if name.startswith("/") or ".." in Path(name).parts or "\\" in name:
+        if name.startswith("/") or ".." in Path(name).parts or "\\" in name or not name.isprintable():
             raise DeploymentError(f"the bundle {path} has a file outside its folder: {name!r}")
-    if "pyproject.toml" not in names:
-        raise DeploymentError(f"{path} is no bundle: it has no pyproject.toml")
-    return Bundle(path.read_bytes(), files)
+    if described is None or len(set(names)) != len(names):
+        raise DeploymentError(f"{path} is no bundle: it has no {_DESCRIPTION}, or a file twice")
+    _check_name(path, described)
+    return Bundle(content, files)
+
+
+def _check_name(path: Path, described: Mapping[str, Any]) -> None:
+    """Flower unpacks a bundle into a folder that is named after its publisher, name and version."""
+    try:
+        project = described["project"]
+        parts = [str(described["tool"]["flwr"]["app"]["publisher"]), str(project["name"]), str(project["version"])]
+    except (KeyError, TypeError):
+        parts = [""]
+    wrong = [part for part in parts if not _PART.fullmatch(part)]
+    if wrong:
+        raise DeploymentError(f"the bundle {path} has a publisher, name or version that is none: {wrong[0]!r}")

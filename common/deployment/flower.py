@@ -54,10 +54,14 @@ clientapp = "client.app:app"
     return directory
 
 
-def flower_environment(home: Path) -> dict[str, str]:
-    """An environment for Flower's tools with their own home, no telemetry and no run-time installation."""
+def flower_environment(home: Path, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
+    """An environment for Flower's tools with their own home, no telemetry and no run-time installation.
+
+    Args:
+        inherited: what else is in it; by default our own environment.
+    """
     return {
-        **os.environ,
+        **(os.environ if inherited is None else inherited),
         "FLWR_HOME": str(home / "flwr"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 LARGEST_BYTES = 64 * 2**20
+LONGEST_TEXT = 2_000  # of one fact: some come from other parties, who could push everything else out of the file
 
 
 def now() -> str:
@@ -24,7 +25,9 @@ class Journal:
 
     def write(self, event: str, facts: Mapping[str, object]) -> None:
         """One line in one write: processes that append at once do not mix. A full disk loses the line, not the work."""
-        line = json.dumps({"time": now(), "event": event, **facts}, default=str) + "\n"
+        short = {key: value[:LONGEST_TEXT] if isinstance(value, str) else value for key, value in facts.items()}
+        stamp = {"time": now(), "event": event}
+        line = json.dumps({**stamp, **short, **stamp}, default=str) + "\n"
         try:
             if self._path.exists() and self._path.stat().st_size > LARGEST_BYTES:
                 os.replace(self._path, self._path.with_name(self._path.name + ".1"))
@@ -43,6 +46,8 @@ class Journal:
         with self._path.open(errors="replace") as lines:
             for line in lines:
                 try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
+                    found = json.loads(line)
+                except (ValueError, RecursionError):
                     continue
+                if isinstance(found, dict):
+                    yield found

@@ -45,9 +45,16 @@ def health_service(port: int, alive: Callable[[], Mapping[str, bool]]) -> Iterat
             status = health_pb2.HealthCheckResponse
             return status(status=status.SERVING if fine else status.NOT_SERVING)
 
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
+    alone = [
+        ("grpc.so_reuseport", 0)
+    ]  # else a second service on the port would go unnoticed, and answer every other time
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=2), options=alone)
     health_pb2_grpc.add_HealthServicer_to_server(Answers(), server)
-    if not server.add_insecure_port(f"{LOOPBACK}:{port}"):
+    try:
+        bound = server.add_insecure_port(f"{LOOPBACK}:{port}")
+    except RuntimeError:
+        bound = 0
+    if not bound:
         raise OSError(f"port {port} on loopback is taken")
     server.start()
     try:
@@ -78,6 +85,7 @@ def metrics_page(port: int, measure: Measure) -> Iterator[None]:
         yield
     finally:
         server.shutdown()
+        server.server_close()
         thread.join()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
 from common.deployment.flower import CONNECTION, json_output
 from common.deployment.journal import now
@@ -21,6 +21,7 @@ from server.coordinator.home import Home
 
 PENDING, APPROVED, REVOKED = "pending", "approved", "revoked"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_IDENTITY = re.compile(r"[0-9a-f]{64}")
 _LARGEST_REQUEST = 10_000
 _OTHER_NAME = "Have the site take another name: fedembed agent init --name NAME"
 
@@ -51,9 +52,14 @@ def enroll(home: Home, request: Path) -> Site:
     """
     raw = _request(request)
     name, key = str(raw.get("name", "")), _node_key(str(raw.get("node_key", "")), request)
+    identity = str(raw.get("identity", ""))
     if not _NAME.fullmatch(name):
         raise DeploymentError(f"{request}: {name!r} is no name for a site", remedy="Letters, digits, '.', '_', '-'.")
+    if not _IDENTITY.fullmatch(identity):
+        raise DeploymentError(f"{request}: the identity is no public key of 64 hexadecimal digits")
     for other in sites(home):
+        if other.name == name and other.identity != identity:
+            raise DeploymentError(f"there is a site {name!r} with another identity", remedy=_OTHER_NAME)
         if other.name == name and (other.node_key != key or other.status == REVOKED):
             raise DeploymentError(f"there is a site {name!r} with another key, or a revoked one", remedy=_OTHER_NAME)
         if other.node_key == key and other.name != name:
@@ -62,7 +68,7 @@ def enroll(home: Home, request: Path) -> Site:
             )
         if other.name == name:
             return other
-    site = Site(name, key, str(raw.get("identity", "")), PENDING, now())
+    site = Site(name, key, identity, PENDING, now())
     _save(home, site)
     return site
 
@@ -130,7 +136,7 @@ def _request(path: Path) -> dict[str, Any]:
         raw = json.loads(path.read_text())
         if not isinstance(raw, dict):
             raise ValueError("it is no JSON object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DeploymentError(
             f"{path} is no enrolment request: {error}", remedy="`fedembed agent init` writes enrolment.json."
         ) from None
@@ -144,7 +150,7 @@ def _node_key(text: str, path: Path) -> str:
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise DeploymentError(f"{path}: node_key is no elliptic-curve key in OpenSSH's form")
-    return " ".join(text.split()[:2])
+    return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()  # one text for one key
 
 
 def _save(home: Home, site: Site) -> None:

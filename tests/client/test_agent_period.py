@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import faulthandler
 import json
 import signal
 import time
@@ -97,5 +98,6 @@ def test_a_message_ends_after_its_time() -> None:
         with pytest.raises(TimeLimitError, match="more than the 1 s"):
             time.sleep(5)
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,72 @@
+"""The structured log: whole lines from writers at once, cut lines skipped, no fact that crowds out the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from common.deployment import journal
+from common.deployment.journal import LONGEST_TEXT, Journal
+
+
+def test_lines_of_writers_at_once_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+
+    def write(number: int) -> None:
+        for k in range(50):
+            Journal(path).write("counted", {"writer": number, "k": k, "text": "x" * 500})
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = sorted((line["writer"], line["k"]) for line in Journal(path).read())
+    assert found == [(n, k) for n in range(8) for k in range(50)]
+
+
+def test_cut_lines_and_others_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    Journal(path).write("first", {})
+    with path.open("ab") as file:
+        file.write(b'{"time": "2026-\n\xff\xfe\n5\n[1]\nnull\n' + b"[" * 100_000 + b"\n")
+    Journal(path).write("last", {})
+    assert [line["event"] for line in Journal(path).read()] == ["first", "last"]
+
+
+def test_what_others_say_cannot_forge_or_crowd_out_lines(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    said = 'a"}\n{"event": "forged"}\n' + "x" * 10**6
+    Journal(path).write("answered", {"reason": said, "event": "forged", "time": "never"})
+    (line,) = Journal(path).read()
+    assert line["event"] == "answered" and line["time"] != "never"
+    assert line["reason"] == said[:LONGEST_TEXT] and path.stat().st_size < 3 * LONGEST_TEXT
+
+
+def test_a_full_file_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "LARGEST_BYTES", 200)
+    path = tmp_path / "log.jsonl"
+    for k in range(10):
+        Journal(path).write("counted", {"k": k})
+    assert path.stat().st_size <= 300 and path.with_name("log.jsonl.1").exists()
+    assert list(Journal(path).read())[-1]["k"] == 9
+
+
+def test_a_disk_that_takes_nothing_loses_the_line_alone(tmp_path: Path) -> None:
+    Journal(tmp_path / "absent" / "log.jsonl").write("lost", {})
+    Journal(Path("/dev/full")).write("lost", {})
+    assert list(Journal(tmp_path / "absent" / "log.jsonl").read()) == []
+
+
+def test_others_cannot_write_it(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        Journal(tmp_path / "log.jsonl").write("x", {"path": Path("/a"), "n": 1})
+    finally:
+        os.umask(old)
+    assert (tmp_path / "log.jsonl").stat().st_mode & 0o777 == 0o640
+    assert json.loads((tmp_path / "log.jsonl").read_text())["path"] == "/a"

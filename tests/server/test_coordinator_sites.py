@@ -1,0 +1,177 @@
+"""A coordinator's folder and the sites in it: what is private, who may enrol under which name, what a request is."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from common.errors import DeploymentError
+from server.coordinator import sites
+from server.coordinator.home import INVITATION_FILE, SETTINGS_FILE, Home, make_home, open_home
+from server.coordinator.sites import APPROVED, PENDING, REVOKED
+
+IDENTITY = "ab" * 32
+
+
+def key_text(private: Any) -> str:
+    return private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()  # type: ignore[no-any-return]
+
+
+KEY, OTHER_KEY = (key_text(ec.generate_private_key(ec.SECP384R1())) for _ in range(2))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return made(tmp_path)
+
+
+def made(folder: Path) -> Home:
+    return make_home(folder / "c", "trial", ["localhost"], bind="127.0.0.1", port=1000, first_port=2000)
+
+
+def request(home: Home, **changed: Any) -> Path:
+    path = home.folder.parent / "enrolment.json"
+    path.write_text(json.dumps({"name": "north", "node_key": KEY, "identity": IDENTITY} | changed))
+    return path
+
+
+def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        home = made(tmp_path)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(home.folder.stat().st_mode) == 0o700
+    for parts in (
+        ("tls", "ca.key"),
+        ("tls", "server.key"),
+        ("secrets", "executor.secret"),
+        ("secrets", "identity.key"),
+    ):
+        assert stat.S_IMODE(home.inside(*parts).stat().st_mode) == 0o600, parts
+    public = home.inside(INVITATION_FILE).read_text()
+    for path in (*home.inside("secrets").iterdir(), home.inside("tls", "ca.key")):
+        assert path.read_bytes().hex() not in public and "PRIVATE" not in public
+
+
+def test_an_existing_folder_is_never_touched(home: Home) -> None:
+    before = {path: path.read_bytes() for path in home.folder.rglob("*") if path.is_file()}
+    with pytest.raises(DeploymentError, match="not empty"):
+        made(home.folder.parent)
+    assert before == {path: path.read_bytes() for path in home.folder.rglob("*") if path.is_file()}
+
+
+def test_settings_that_are_wrong(home: Home) -> None:
+    good = home.inside(SETTINGS_FILE).read_text()
+    for bad in (
+        "name =",
+        good.replace('name = "trial"', 'name = "../x"'),
+        good + "\n[other]\nx = 1\n",
+        good + "\nx = 1",
+    ):
+        home.inside(SETTINGS_FILE).write_text(bad)
+        with pytest.raises(DeploymentError):
+            open_home(home.folder)
+    with pytest.raises(DeploymentError, match="no coordinator"):
+        open_home(home.folder.parent)
+
+
+def test_a_site_enrols_once_and_is_decided_upon(home: Home) -> None:
+    first = sites.enroll(home, request(home))
+    assert (first.status, sites.enroll(home, request(home))) == (PENDING, first)
+    assert sites.decide(home, "north", APPROVED).status == APPROVED
+    assert sites.enroll(home, request(home)).status == APPROVED, "asking again takes nothing away"
+    assert [site.name for site in sites.sites(home)] == ["north"]
+    with pytest.raises(DeploymentError, match="no site 'south'"):
+        sites.decide(home, "south", APPROVED)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"node_key": OTHER_KEY}, "another key"),
+        ({"identity": "cd" * 32}, "another identity"),
+        ({"name": "south"}, "is that of site 'north'"),
+        ({"name": "south", "node_key": KEY + " a comment"}, "is that of site 'north'"),
+    ],
+)
+def test_names_keys_and_identities_are_taken_once(home: Home, changed: dict[str, Any], words: str) -> None:
+    sites.enroll(home, request(home))
+    with pytest.raises(DeploymentError, match=words):
+        sites.enroll(home, request(home, **changed))
+
+
+def test_one_key_has_one_text() -> None:
+    """The last digit of base 64 may hold bits that nobody reads: the same key under another text."""
+    raw = base64.b64decode(KEY.split()[1])
+    assert sites._node_key(f"{KEY.split()[0]}   {base64.b64encode(raw).decode()}  comment", Path("x")) == KEY
+
+
+def test_a_revoked_site_does_not_come_back_by_asking(home: Home) -> None:
+    sites.enroll(home, request(home))
+    sites.decide(home, "north", REVOKED)
+    for changed in ({}, {"name": "south"}, {"node_key": OTHER_KEY}):
+        with pytest.raises(DeploymentError):
+            sites.enroll(home, request(home, **changed))
+    assert [site.status for site in sites.sites(home)] == [REVOKED]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": ""},
+        {"name": "../north"},
+        {"name": ".hidden"},
+        {"name": "a" * 64},
+        {"name": "a\nb"},
+        {"name": "a\x1b[2J"},
+        {"node_key": ""},
+        {"node_key": "ssh-ed25519 AAAA"},
+        {"node_key": key_text(rsa.generate_private_key(65537, 2048))},
+        {"identity": ""},
+        {"identity": "ab" * 31 + "\x1b["},
+        {"identity": "AB" * 32},
+        {"padding": "x" * 10_000},
+    ],
+)
+def test_requests_that_are_refused(home: Home, changed: dict[str, Any]) -> None:
+    with pytest.raises(DeploymentError):
+        sites.enroll(home, request(home, **changed))
+    assert not list(home.inside("nodes").iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "[" * 9_000, '{"name": "north"'])
+def test_files_that_are_no_request(home: Home, text: str) -> None:
+    path = home.folder / "x.json"
+    path.write_text(text)
+    with pytest.raises(DeploymentError):
+        sites.enroll(home, path)
+
+
+def test_the_superlink_hears_of_approved_and_of_revoked_sites(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+    nodes = {"7": {"node-id": "7", "status": "online"}}
+
+    def flower(arguments: list[str], environment: object) -> dict[str, Any]:
+        told.append(arguments[:2])
+        return {"nodes": list(nodes.values())} if arguments[0] == "list" else {"node-id": "8"}
+
+    monkeypatch.setattr(sites, "_supernode", flower)
+    sites.enroll(home, request(home))
+    assert sites.register(home, {}) == [], "pending"
+    sites.decide(home, "north", APPROVED)
+    assert sites.register(home, {}) == ["north"]
+    nodes["8"] = {"node-id": "8", "status": "online"}
+    assert sites.register(home, {}) == [] and sites.registered(home, {}) == {"north": nodes["8"]}
+    told.clear()
+    sites.decide(home, "north", REVOKED)
+    sites.register(home, {})
+    assert told[-1] == ["unregister", "8"]
