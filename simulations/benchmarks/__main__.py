@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.peers:
         os.environ[_peers.FOLDER_VARIABLE] = chosen.peers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a benchmark has started ends with it
     try:
         return _run(chosen.name, quick=chosen.quick, path=chosen.json)
     except FedembedError as error:

@@ -1,0 +1,203 @@
+"""Seconds and bytes of a round between sites: coordinator, proxy and three agents, beside Flower's own empty exchange.
+
+The floor is Flower alone in the same run: SuperLink, three SuperNodes without TLS, an app that answers nothing with
+nothing, `Grid.send_and_receive`. Ours is what operators start: TLS proxy, node keys, an executor with a secret, agents
+under an account of their own. The texts are small, so that training takes next to nothing. The first round of a run
+is left out: sites admit the run before it, and keys travel in it. Needs nginx; Linux.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from client.node import ACTIVITY_FILE
+from common.config import Scenario, build_scenario
+from common.deployment.flower import (
+    CONNECTION,
+    background,
+    flower_environment,
+    free_port,
+    run_status,
+    start_run,
+    wait_for_port,
+    write_connection,
+)
+from common.deployment.journal import Journal
+from common.errors import DependencyError, RoundError
+from server.progress import ROUNDS_FILE
+from simulations import corpora
+from simulations.benchmarks import _deployment_flower
+from simulations.benchmarks._harness import Row, at_most, reported
+from simulations.local_deployment import LocalDeployment, local_deployment
+
+SITES = ("north", "south", "west")
+ROUNDS, EXCHANGES = 5, 5
+MOST_OF_FLOOR, MOST_EXCHANGES = 1.3, 3
+MIB = 2**20
+_APP = """[project]
+name = "empty-exchange"
+version = "0.1.0"
+description = "empty"
+
+[tool.flwr.app]
+publisher = "nobody"
+
+[tool.flwr.app.components]
+serverapp = "empty:server_app"
+clientapp = "empty:client_app"
+
+[tool.flwr.app.config]
+nodes = 3
+exchanges = 5
+out = ""
+"""
+
+
+class Deployment:
+    """See the module."""
+
+    name = "deployment"
+
+    def run(self, quick: bool) -> list[Row]:
+        """Full: some five minutes. Quick: the scenarios and the app are made, and nothing is started."""
+        if quick:
+            return [
+                reported(f"{mode}: rounds", float(scenario_of(mode, Path("words.tsv")).federation.rounds))
+                for mode in MODES
+            ]
+        if shutil.which("nginx") is None:
+            raise DependencyError("nginx is not installed", remedy="Install it: apt-get install nginx-light")
+        with tempfile.TemporaryDirectory(prefix="fedembed-deployment-") as name:
+            folder = Path(name)
+            folder.chmod(0o755)
+            floor = statistics.median(_floor(folder / "flower"))
+            rows = [reported("Flower's own empty exchange, 3 nodes: seconds", floor)]
+            texts, vocabulary = _texts(folder / "texts")
+            with local_deployment(folder / "ours", texts) as deployed:
+                for mode in MODES:
+                    rows += _measured(deployed, mode, scenario_of(mode, vocabulary), floor)
+                rows += [reported(f"memory of {name}, MiB", size) for name, size in _memory(deployed).items()]
+            return rows
+
+
+MODES = ("local", "distributed")
+
+
+def scenario_of(mode: str, vocabulary: Path) -> Scenario:
+    """What three sites are asked to train in this mode: seeded noise, because nothing is claimed."""
+    secure = {"secure_aggregation": "full", "min_clients": 3, "max_clients": 3} if mode == "distributed" else {}
+    return build_scenario(
+        {
+            "task": {"family": "word2vec", "dimension": 8, "shared_negatives": 16},
+            "data": {"reader": "text", "path": "of-each-site", "unit": "client"},
+            "vocabulary": {"path": str(vocabulary)},
+            "privacy": {"mode": mode, "noise_multiplier": 0.1, "l2_clip_norm": 1.0, "test_mode": True},
+            "federation": {"rounds": ROUNDS, "min_nodes": 3, **secure},
+            "training": {"local_steps": 2, "batch_size": 8},
+        }
+    )
+
+
+def _texts(folder: Path) -> tuple[dict[str, Path], Path]:
+    """A generated text a site, and the public words."""
+    folder.mkdir()
+    records = [record.value for record in corpora.load("planted")]
+    texts = {name: folder / f"{name}.txt" for name in SITES}
+    for k, path in enumerate(texts.values()):
+        path.write_text("\n".join(records[k::30]) + "\n")
+    words = folder / "words.tsv"
+    words.write_text("".join(f"{w}\t{n}\n" for w, n in corpora.vocabulary("planted").items()))
+    return texts, words
+
+
+def _measured(deployed: LocalDeployment, mode: str, scenario: Scenario, floor: float) -> Iterator[Row]:
+    """Seconds, exchanges and bytes of a steady round."""
+    access = deployed.coordinator.inside("logs", "proxy-access.log")
+    before = len(access.read_text().splitlines())
+    run = deployed.run(mode, scenario)
+    told = [line for line in Journal(run.folder / ROUNDS_FILE).read() if line["event"] == "round"]
+    seconds = statistics.median(float(str(line["seconds"])) for line in told[1:])
+    hops = _exchanges(deployed)
+    requests = [json.loads(line) for line in access.read_text().splitlines()[before:]]
+    yield reported(f"{mode}: seconds of a round", seconds)
+    yield at_most(f"{mode}: exchanges of a round", hops, MOST_EXCHANGES + 1 if mode == "distributed" else 1)
+    yield at_most(f"{mode}: seconds of a round / (exchanges x floor)", seconds / (hops * floor), MOST_OF_FLOOR)
+    for direction in ("bytes_in", "bytes_out"):
+        total = sum(int(request[direction]) for request in requests)
+        yield reported(f"{mode}: {direction} at the proxy, KiB a round and site", total / 1024 / ROUNDS / len(SITES))
+
+
+def _exchanges(deployed: LocalDeployment) -> float:
+    """Messages that one site answers in a steady round: the last but one, which has no beginning and no end in it."""
+    site = next(iter(deployed.agents.values()))
+    lines = list(Journal(site.inside("state", ACTIVITY_FILE)).read())
+    last = lines[-1].get("run")
+    rounds = Counter(line.get("round") for line in lines if line.get("run") == last and line.get("round"))
+    return float(rounds[ROUNDS - 1])
+
+
+def _memory(deployed: LocalDeployment) -> Mapping[str, float]:
+    """Proportional set size of the processes over the folders of the deployment, by program."""
+    found: dict[str, float] = {}
+    marks = {str(deployed.coordinator.folder): "coordinator", **{str(h.folder): n for n, h in deployed.agents.items()}}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            folder = str((process / "cwd").readlink())
+            pss = (process / "smaps_rollup").read_text()
+        except OSError:
+            continue
+        owner = next((name for path, name in marks.items() if folder.startswith(path) or path in words), None)
+        program = next((p for p in _PROGRAMS if p in words), None)
+        if owner in ("coordinator", SITES[0]) and program:
+            size = next(int(line.split()[1]) for line in pss.splitlines() if line.startswith("Pss:")) / 1024
+            key = f"{'coordinator' if owner == 'coordinator' else 'one agent'}: {program}"
+            found[key] = found.get(key, 0.0) + size
+    return found
+
+
+_PROGRAMS = ("superlink", "supernode", "superexec", "fork_server", "nginx", "coordinator up", "agent up")
+
+
+def _floor(home: Path) -> list[float]:
+    """Seconds of each of Flower's own empty exchanges."""
+    app, out = home / "app", home / "seconds.json"
+    app.mkdir(parents=True)
+    (app / "pyproject.toml").write_text(_APP)
+    shutil.copy(str(_deployment_flower.__file__), app / "empty.py")
+    (home / "run.toml").write_text(f"nodes = {len(SITES)}\nexchanges = {EXCHANGES}\nout = {json.dumps(str(out))}\n")
+    environment, port = flower_environment(home), free_port()
+    plain = ["--insecure", "--host", "127.0.0.1"]
+    with ExitStack() as stack:
+        link = ["flower-superlink", *plain, "--port", str(port), "--database", str(home / "state.db")]
+        link.append("--disable-runtime-dependency-installation")
+        log = home / "superlink.log"
+        process = stack.enter_context(background(link, cwd=home, environment=environment, log=log))
+        wait_for_port(port, process, log)
+        write_connection(home, port)
+        for name in SITES:
+            node = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--host", "127.0.0.1"]
+            own = {**environment, "FLWR_HOME": str(home / name)}
+            command = [*node, "--port", str(free_port())]
+            stack.enter_context(background(command, cwd=home, environment=own, log=home / f"{name}.log"))
+        _finished(start_run(app, environment), environment)
+    return [float(value) for value in json.loads(out.read_text())]
+
+
+def _finished(number: str, environment: Mapping[str, Any]) -> None:
+    while not (status := run_status(number, environment)).startswith("finished"):
+        time.sleep(1.0)
+    if status != "finished:completed":
+        raise RoundError(f"Flower's own exchange over {CONNECTION} ended as {status}")
+
+
+BENCHMARK = Deployment()

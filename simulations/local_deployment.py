@@ -1,0 +1,121 @@
+"""A coordinator and several sites on this machine, as their operators would start them: for benchmarks and trials."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.agent import approval
+from client.agent import home as agent_homes
+from common.config import Scenario
+from common.deployment.bundle import own_bundle
+from common.deployment.flower import background, free_port, port_answers, tail
+from common.errors import DeploymentError
+from server.coordinator import home as coordinator_homes
+from server.coordinator import processes, runs, sites
+
+UP_TIMEOUT_S, POLL_INTERVAL_S = 180.0, 0.5
+_POLICY = """max_epsilon = inf
+max_delta = 1e-3
+modes = ["local", "distributed", "example"]
+units = ["client", "record"]
+test_mode = true
+min_cohort = 2
+min_survivors = 2
+"""
+
+
+@dataclass(frozen=True)
+class LocalDeployment:
+    """What was started.
+
+    Attributes:
+        coordinator: its folder.
+        agents: each site's folder, by name.
+    """
+
+    coordinator: coordinator_homes.Home
+    agents: Mapping[str, agent_homes.AgentHome]
+
+    def run(self, name: str, scenario: Scenario) -> runs.Run:
+        """Submit a scenario and wait for its end. Raises ``RoundError`` where it fails."""
+        environment = processes.environment_of(self.coordinator)
+        runs.submit(self.coordinator, scenario, environment, name=name)
+        for _ in runs.follow(self.coordinator, name, environment):
+            continue
+        return runs.run_named(self.coordinator, name)
+
+
+@contextmanager
+def local_deployment(folder: Path, texts: Mapping[str, Path]) -> Iterator[LocalDeployment]:
+    """Coordinator and one agent a text file, enrolled, approved and connected; all ended when the block ends.
+
+    Root's agents run as ``nobody``, who must reach the folder, the texts and this Python.
+
+    Raises:
+        DeploymentError: something does not start; the end of its output is in the message.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    coordinator = coordinator_homes.make_home(
+        folder / "coordinator", "trial", ["127.0.0.1"], bind="127.0.0.1", port=free_port(), first_port=_three_ports()
+    )
+    agents = {name: _agent(folder, coordinator, name, path) for name, path in texts.items()}
+    with ExitStack() as stack:
+        _up(stack, folder, "coordinator", ["coordinator", "up", "--home", str(coordinator.folder)])
+        _wait(lambda: processes.is_up(coordinator), folder / "coordinator.out")
+        for name, home in agents.items():
+            _up(stack, folder, name, ["agent", "up", "--home", str(home.folder)])
+        environment = processes.environment_of(coordinator)
+
+        def connected() -> bool:
+            known = sites.registered(coordinator, environment)
+            return all(known.get(name, {}).get("status") == "online" for name in agents)
+
+        _wait(connected, folder / f"{next(iter(agents))}.out")
+        yield LocalDeployment(coordinator, agents)
+
+
+def _agent(folder: Path, coordinator: coordinator_homes.Home, name: str, path: Path) -> agent_homes.AgentHome:
+    user = "nobody" if os.geteuid() == 0 else getpass.getuser()
+    home = agent_homes.make_home(
+        folder / name,
+        coordinator.inside(coordinator_homes.INVITATION_FILE),
+        name=name,
+        data=("text", str(path)),
+        user=user,
+        first_port=_three_ports(),
+    )
+    home.inside(agent_homes.POLICY_FILE).write_text(_POLICY)
+    approval.approve(home, own_bundle())
+    sites.enroll(coordinator, home.inside(agent_homes.ENROLMENT_FILE))
+    sites.decide(coordinator, name, sites.APPROVED)
+    return home
+
+
+def _up(stack: ExitStack, folder: Path, name: str, arguments: list[str]) -> None:
+    command = [sys.executable, "-c", "import sys; from simulations.cli import main; sys.exit(main())", *arguments]
+    log = folder / f"{name}.out"
+    stack.enter_context(background(command, cwd=folder, environment=os.environ, log=log))
+
+
+def _wait(ready: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + UP_TIMEOUT_S
+    while not ready():
+        if time.monotonic() > deadline:
+            raise DeploymentError(f"the deployment did not come up: {tail(log.read_text(errors='replace'))}")
+        time.sleep(POLL_INTERVAL_S)
+
+
+def _three_ports() -> int:
+    """The first of three free ports in a row."""
+    while True:
+        first = free_port()
+        if first < 65_000 and not any(port_answers(first + k) for k in range(1, 3)):
+            return first
