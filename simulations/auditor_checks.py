@@ -188,6 +188,20 @@ def auditor_strength() -> Iterator[Finding]:
         yield _close(f"half of the effect, noise {noise:g} of the claimed", strength, lowest, within=1e-4)
 
 
+def auditor_sampling() -> Iterator[Finding]:
+    """What chance adds to the scores of included canaries stays where noise is missing, and hides that it is."""
+    method, rng = OneRun(ONE_RUN, 0.05, DELTA, 300, 80), np.random.default_rng(5)
+    included, noise = np.arange(300) % 2 == 0, rng.standard_normal(300)
+    part = rng.binomial(8, 0.5, 300) * included  # in how many of eight releases
+    for subject, releases, heard in (("in half of the releases", part, False), ("in all", 4.0 * included, True)):
+        found = CanaryScores(noise + releases, included, "dedicated rows", "all sums", claimed_stddev=1.0, sampled=True)
+        told = evidence.gathered(method, found, claimed_epsilon=2.0, known={}).smallest_factor
+        yield _that(f"canaries {subject}", f"sees a factor {told}", (told is not None) == heard)
+    spread = evidence.spread_of(CanaryScores(noise + part, included, "dedicated rows", "all sums", claimed_stddev=2.0))
+    more = np.var((noise + part)[included], ddof=1) - np.var(noise[~included], ddof=1)
+    yield _close("spread, in claimed deviations", spread, math.sqrt(float(more)) / 2)
+
+
 def auditor_normality() -> Iterator[Finding]:
     """The difference of means counts for normal scores alone, and a declared noise only while the scores agree."""
     rng = np.random.default_rng(2)
@@ -244,6 +258,7 @@ AUDITOR = tuple(
         auditor_family,
         auditor_silence,
         auditor_strength,
+        auditor_sampling,
         auditor_normality,
     )
 )

@@ -237,20 +237,22 @@ def scores_of(planted: Planted, watched: Watched, view: str, parts: NDArray[np.f
     Args:
         parts: shape (arrays, m), trace of each canary in every array over all rounds; one array where they were mixed.
     """
-    canaries = planted.canaries
+    canaries, chance = planted.canaries, sampled(planted.work.plan)
     shares = canaries.shares(1) if len(parts) == len(canaries.specs) else np.ones((1, len(canaries)))
     for name in DESIGNS:
         chosen = canaries.of_design(name)
         if _shows(canaries, name, view):
             total = (shares * parts)[:, chosen].sum(axis=0)
-            yield from _scored(canaries, chosen, total, CanaryKind(name, view, claimed_stddev(planted, view)))
+            yield from _scored(canaries, chosen, total, CanaryKind(name, view, claimed_stddev(planted, view), chance))
     if len(parts) > 1:
         split = canaries.of_design("split")
         for name, places in apart([spec.name for spec in canaries.specs]).items():
-            yield from _scored(canaries, split, parts[places][:, split].sum(axis=0), CanaryKind(name, view))
+            yield from _scored(
+                canaries, split, parts[places][:, split].sum(axis=0), CanaryKind(name, view, sampled=chance)
+            )
     if view == "sums":
         everyone, support = np.arange(len(canaries)), watched.supports.sum(axis=0)
-        yield from _scored(canaries, everyone, support, CanaryKind("support", view))
+        yield from _scored(canaries, everyone, support, CanaryKind("support", view, sampled=chance))
 
 
 def apart(arrays: Sequence[str]) -> dict[str, IntArray]:
@@ -267,6 +269,12 @@ class CanaryKind:
     design: str
     view: str
     claimed_stddev: float | None = None
+    sampled: bool = False
+
+
+def sampled(plan: PrivacyPlan) -> bool:
+    """Whether chance decides in which sums a canary that is in the data takes part."""
+    return plan.sampling != "full" or (plan.mode == "example" and plan.unit_rate < 1)
 
 
 def _scored(
@@ -280,4 +288,5 @@ def _scored(
             kind.view,
             claimed_stddev=kind.claimed_stddev,
             supplementary=kind.claimed_stddev is None,
+            sampled=kind.sampled,
         )

@@ -147,6 +147,10 @@ def _as_seen(members: Floats, others: Floats, *, alpha: float) -> float:
     return float(members.mean() - others.mean())
 
 
+def _no_spread(scores: CanaryScores) -> float:
+    return 0.0
+
+
 def _each_view_alone(tested: Any, *, alpha: float = verdict.ALPHA) -> float:
     return alpha
 
@@ -196,6 +200,7 @@ MUTANTS = (
         "strength by the noise on trial", "strength", owner=evidence, attribute="strength_of", by=_by_observed_noise
     ),
     _broken("strength without its uncertainty", "strength", owner=evidence, attribute="least_difference", by=_as_seen),
+    _broken("sampling taken for no spread", "sampling", owner=evidence, attribute="spread_of", by=_no_spread),
     _broken("means of any scores", "normality", owner=methods, attribute="looks_normal", by=_always_normal),
     _broken("declared noise believed", "normality", owner=methods, attribute="contradicted", by=_declaration_believed),
 )

@@ -17,6 +17,7 @@ from common.evaluation.audit.power import FACTORS, best_attainable, smallest_fac
 
 HEADLINE = (ONE_RUN, ONE_RUN_FDP)
 STRENGTH_ALPHA = 0.05
+_STEPS = 50  # of strength and spread
 _UNFAIR = 6.0  # standard deviations of a fair coin
 
 
@@ -35,6 +36,8 @@ class CanaryScores:
             strength of canaries right that sampling weakens: noise that is too small would pass for strong canaries.
             Where it is ``None``, their own spread is taken, which suits canaries that take part in every release.
         supplementary: whether the design only adds alarms: its silence is not counted on.
+        sampled: whether chance decides in which releases a canary takes part, so that its score varies by more than
+            noise, and by as much where noise is missing.
 
     Raises:
         EvaluationError: shapes that differ, one kind of canary alone, answers that no fair coin gives, scores that are
@@ -48,6 +51,7 @@ class CanaryScores:
     noise_stddev: float | None = None
     claimed_stddev: float | None = None
     supplementary: bool = False
+    sampled: bool = False
 
     def __post_init__(self) -> None:
         scores, included = as_scored(self.scores, self.included)
@@ -186,7 +190,7 @@ def gathered(
         right=int(statistic) if one_run else None,
         cap=method.epsilon(method.most(canaries)),
         strength=strength,
-        smallest_factor=_weakened(known[key][0], strength),
+        smallest_factor=_noticed(key[0], scores, claimed_epsilon, known[key][0], strength),
         best_attainable=known[key][1],
     )
 
@@ -220,6 +224,32 @@ def least_difference(members: Floats, others: Floats, *, alpha: float) -> float:
         error = math.sqrt(members.var(ddof=1) / len(members) + others.var(ddof=1) / len(others))
         found = members.mean() - others.mean() + stdtrit(min(len(members), len(others)) - 1, alpha) * error
     return max(0.0, float(found)) if math.isfinite(found) else 0.0
+
+
+def _noticed(
+    method: Method, scores: CanaryScores, claimed_epsilon: float, exact: float | None, strength: float
+) -> float | None:
+    """The smallest error of the noise that is noticed; of sampled canaries by a simulation of what they are."""
+    if not scores.sampled:
+        return _weakened(exact, strength)
+    spread, least = spread_of(scores), math.floor(_STEPS * strength) / _STEPS
+    if exact is None or least <= 0 or not math.isfinite(spread):
+        return None
+    rounded = math.ceil(_STEPS * spread) / _STEPS  # few different ones, each simulated once
+    return smallest_factor(
+        method, canaries=len(scores.scores), claimed_epsilon=claimed_epsilon, strength=least, spread=rounded
+    )
+
+
+def spread_of(scores: CanaryScores) -> float:
+    """What included canaries' scores vary by beside the noise, in the claimed noise's standard deviation, or theirs."""
+    members, others = scores.scores[scores.included], scores.scores[~scores.included]
+    members, others = members[~np.isnan(members)], others[~np.isnan(others)]
+    if min(len(members), len(others)) < 2:
+        return math.inf
+    noise = float(others.std(ddof=1)) if scores.claimed_stddev is None else scores.claimed_stddev
+    more = max(0.0, float(members.var(ddof=1) - others.var(ddof=1)))
+    return math.sqrt(more) / noise if noise > 0 else math.inf
 
 
 def _weakened(factor: float | None, strength: float) -> float | None:

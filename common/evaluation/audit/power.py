@@ -78,23 +78,46 @@ def gaussian_problem(canaries: int, mu: float, rng: np.random.Generator) -> tupl
     return noise + mu * included, included
 
 
-def statistics(method: Method, canaries: int, mu: float, *, trials: int = TRIALS) -> Floats:
-    """The test's statistic in so many simulated runs, from a public seed: the same noise for every mu."""
-    rng = np.random.default_rng(_SEED)
-    return np.array([method.statistic(*gaussian_problem(canaries, mu, rng)) for _ in range(trials)])
+def statistics(method: Method, canaries: int, mu: float, *, trials: int = TRIALS, spread: float = 0.0) -> Floats:
+    """The test's statistic in so many simulated runs, from a public seed: the same noise for every mu.
+
+    Args:
+        spread: standard deviation of what included canaries' scores vary by beside the noise, in the noise's.
+    """
+    rng, found = np.random.default_rng(_SEED), []
+    for _ in range(trials):
+        scores, included = gaussian_problem(canaries, mu, rng)
+        if spread > 0:
+            scores = scores + spread * included * rng.normal(size=canaries)
+        found.append(method.statistic(scores, included))
+    return np.array(found)
 
 
 @functools.lru_cache(maxsize=256)  # simulated from a public seed: a function of its arguments alone
-def smallest_factor(method: Method, *, canaries: int, claimed_epsilon: float, trials: int = TRIALS) -> float | None:
+def smallest_factor(
+    method: Method,
+    *,
+    canaries: int,
+    claimed_epsilon: float,
+    trials: int = TRIALS,
+    strength: float = 1.0,
+    spread: float = 0.0,
+) -> float | None:
     """The smallest of ``FACTORS`` by which noise could be too small and the test reject the claim in 95 % of all runs.
 
     ``None`` where not even the largest is seen.
+
+    Args:
+        strength: share of the claimed effect that the canaries have.
+        spread: what included canaries' scores vary by because chance decides in which releases they take part, in
+            standard deviations of the claimed noise. Noise that is too small leaves it as it is.
     """
     mu = mu_of_epsilon(claimed_epsilon, method.delta)
     critical = method.critical(claimed_epsilon)
 
     def seen(factor: float) -> bool:
-        return float(np.mean(statistics(method, canaries, factor * mu, trials=trials) > critical)) >= POWER
+        found = statistics(method, canaries, factor * strength * mu, trials=trials, spread=factor * spread)
+        return float(np.mean(found > critical)) >= POWER
 
     if math.isinf(critical) or not seen(FACTORS[-1]):
         return None

@@ -134,7 +134,10 @@ def judged(found: Sequence[Evidence], claimed_epsilon: float, delta: float) -> t
 
 def unheard(found: Sequence[Evidence], claimed_epsilon: float) -> str | None:
     """Why the silence of some design says nothing, or ``None`` where all could have spoken."""
-    for group in _by_design(found):
+    groups = _by_design(found)
+    if not groups:
+        return "no design whose silence counts left any trace"
+    for group in groups:
         design, canaries = f"{group[0].design} ({group[0].view})", group[0].canaries
         cap = max(e.cap for e in group if e.method in HEADLINE)
         if cap <= claimed_epsilon:

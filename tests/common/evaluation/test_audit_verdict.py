@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -269,3 +270,22 @@ def test_spoiled_scores_are_judged_without_them() -> None:
     before = audited([good], claimed_epsilon=3.0, delta=DELTA)
     assert all(a.bound <= b.bound for a, b in zip(found.evidence, before.evidence, strict=True))
     assert isinstance(found.evidence[0], Evidence)
+
+
+def test_sampled_canaries_do_not_speak_for_noise_that_they_would_not_show() -> None:
+    """Poisson at a tenth, 32 releases, noise 0.7: a factor of 3.8 would be found in half of all runs, not in 95 %."""
+    rng = np.random.default_rng(0)
+    included = rng.random(1000) < 0.5
+    scores = rng.normal(0, 0.7 * math.sqrt(32), 1000) + included * rng.binomial(32, 0.1, 1000)
+    weak = CanaryScores(scores, included, "dedicated", "sums", claimed_stddev=0.7 * math.sqrt(32))
+    for one, expected in (
+        (weak, Outcome.CONSISTENT),
+        (dataclasses.replace(weak, sampled=True), Outcome.INCONCLUSIVE),
+    ):
+        assert audited([one], claimed_epsilon=8.95, delta=DELTA, alpha=0.025).outcome is expected
+
+
+def test_designs_that_only_add_alarms_are_no_silence() -> None:
+    """Where nothing else left a trace there is no verdict, and no error either."""
+    found = audited([dataclasses.replace(canaries(3.0), supplementary=True)], claimed_epsilon=3.0, delta=DELTA)
+    assert found.outcome is Outcome.INCONCLUSIVE and "left any trace" in found.reason
