@@ -1,0 +1,296 @@
+"""What a site asks before it works on a message: who signed, against whom a run protects, what it costs, which code."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.agent import approval, task
+from client.agent.home import AgentHome, AgentSettings
+from client.ledger import Ledger
+from client.policy import Policy
+from client.session import Session
+from common import wire
+from common.announcement import announcement
+from common.config import Scenario, build_scenario
+from common.errors import FedembedError, TimeLimitError
+from common.evaluation.conformance import Finding
+from common.secagg.keys import Identity
+from common.table import RowDomain
+from common.units import ClientStore, Units
+
+_DOMAIN, _OTHER_DOMAIN = RowDomain(("wa", "wb")), RowDomain(("wa", "wc"))
+_IDENTITY, _STRANGER = Identity.fresh(b"c".__mul__), Identity.fresh(b"s".__mul__)
+_CODE, _BUNDLE = "a" * 64, b"a bundle"
+_PRIVACY: dict[str, Any] = {"mode": "local", "noise_multiplier": 4.0, "l2_clip_norm": 1.0, "delta": 1e-5}
+_TERMS: dict[str, Any] = {
+    "task": {"family": "word2vec", "dimension": 2},
+    "data": {"unit": "client"},
+    "privacy": _PRIVACY,
+    "federation": {"rounds": 2},
+}
+_NOON = datetime.datetime(2026, 3, 1, 12)
+
+
+def fields(domain: RowDomain = _DOMAIN, *, seed: int = 0, run: str = "run", bundle: str = _CODE) -> dict[str, str]:
+    """What the honest coordinator signs."""
+    scenario = build_scenario({**_TERMS, "seed": seed}).canonical_json()
+    return {"run": run, "scenario": scenario, "domain": domain.digest, "bundle": bundle}
+
+
+def site_knows_its_coordinator() -> list[Finding]:
+    """Another signer, a signature of something else, and code that was not signed for: nothing is admitted."""
+    honest = _announced()
+    attempts = {
+        "the announcement as it was signed": (honest, "ready"),
+        "nobody's signature": (_announced(signer=None), "coordinator"),
+        "a stranger's signature": (_announced(signer=_STRANGER), "coordinator"),
+        "another run": (_with(honest, run="another"), "signature"),
+        "another scenario": (_with(honest, scenario=fields(seed=1)["scenario"]), "signature"),
+        "other rows": (_with(honest, domain=_OTHER_DOMAIN), "signature"),
+        "another bundle": (_with(honest, bundle="b" * 64), "signature"),
+        "a signature of another announcement": (_with(honest, signature=_signed(fields(run="x"))), "signature"),
+        "signed for code that does not run here": (_announced(bundle="b" * 64), "bundle"),
+    }
+    found = []
+    for subject, (payload, expected) in attempts.items():
+        with _site(coordinators=(_IDENTITY.public.hex(),)) as site:
+            found.append(_finding(subject, _admitted(site, payload), expected))
+    return found
+
+
+def site_keeps_its_policy() -> list[Finding]:
+    """Runs against which one limit speaks, and the same runs without it."""
+    central = {"privacy": _PRIVACY | {"mode": "central"}}
+    attempts: tuple[tuple[dict[str, Any], dict[str, Any], str], ...] = (
+        ({}, {}, "ready"),
+        ({"modes": ("example",)}, {}, "mode"),
+        ({"observers": ("coordinator",), "max_epsilon": 1e6}, central, "observer"),
+        ({"observers": ("public",), "max_epsilon": 1e6}, central, "ready"),
+        ({"min_noise_multiplier": 4.5}, {}, "noise"),
+        ({"secure_aggregation_required": True}, {}, "secure_aggregation"),
+        ({"max_message_bytes": 100}, {}, "message_bytes"),
+        ({"hours": (13, 18)}, {}, "hours"),
+        ({"hours": (8, 13)}, {}, "ready"),
+    )
+    found = []
+    for limits, sections, expected in attempts:
+        with _site(**limits) as site:
+            found.append(_finding(f"limits {limits}", _admitted(site, _announced(**sections)), expected))
+    return found
+
+
+def site_looks_at_every_message() -> list[Finding]:
+    """A round that is asked for after closing time, and one whose message is larger than the policy takes in."""
+    most = _announced().size_bytes
+    with _site(hours=(8, 13), max_message_bytes=most) as site:
+        before = _admitted(site, _announced())
+        large = _answered(site, {"zeros": np.zeros(most, np.uint8)})
+        site.now = lambda: _NOON.replace(hour=14)
+        late = _answered(site, {})
+    found = [_finding("at noon", before, "ready"), _finding("a round at two", late, "hours")]
+    return [*found, _finding("a large message", large, "message_bytes")]
+
+
+def site_counts_what_it_spent() -> list[Finding]:
+    """Runs that fit one by one: together they are over the limit, of the account or of a period."""
+    with _site() as site:
+        _admitted(site, _announced())
+        cost = _spent(site)
+    found = []
+    attempts: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"max_epsilon": cost * 1.1}, "budget"),
+        ({"max_epsilon_per_period": cost * 1.1}, "period"),
+    )
+    for limits, expected in attempts:
+        with _site(**limits) as site:
+            answers = [_admitted(site, _announced(run=run)) for run in ("first", "second")]
+            found.append(_finding(f"limits {sorted(limits)}", " ".join(answers), f"ready {expected}"))
+    return found
+
+
+def site_counts_rounds_of_old_runs() -> list[Finding]:
+    """Two runs admitted in two periods, whose rounds are asked for in a third: they do not both fit it."""
+    days = [80]
+    with _site(days=days) as site:
+        _admitted(site, _announced())
+        cost = _spent(site)
+    found = []
+    with _site(days=days, max_epsilon_per_period=cost * 1.1, period_days=30) as site:
+        for run, ago in (("first", 80), ("second", 40)):
+            days[0] = ago
+            found.append(_finding(f"{run}, {ago} days ago", _admitted(site, _announced(run=run)), "ready"))
+        days[0] = 0
+        for run, expected in (("first", "done"), ("second", "period")):
+            _admitted(site, _announced(run=run))
+            found.append(_finding(f"a round of the {run}", _round(site, run), expected))
+    return found
+
+
+def site_runs_approved_code() -> list[Finding]:
+    """A bundle that is not listed, one that is other code than the site's, one that is loaded from elsewhere."""
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        folder, place = Path(name), Path(name) / "apps" / "a"
+        (folder / "approved").mkdir()
+        (place / "client").mkdir(parents=True)
+        listed = {hashlib.sha256(_BUNDLE).hexdigest(): {"files": 1}}
+        (folder / "approved" / approval.LIST_FILE).write_text(json.dumps(listed))
+        places: list[Path] = []
+        install = task.approved_only(lambda content: place, folder, places)
+        load = task.from_its_place(lambda: lambda version: version, lambda version: folder / "apps" / version, places)()
+        found.append(_finding("code before any bundle", _tried(lambda: load("a")), "refused"))
+        found.append(_finding("another bundle", _tried(lambda: install(_BUNDLE + b" ")), "refused"))
+        found.append(_finding("the approved bundle", _tried(lambda: install(_BUNDLE)), "done"))
+        found.append(_finding("its code", _tried(lambda: load("a")), "done"))
+        found.append(_finding("code of another folder", _tried(lambda: load("a/../../b")), "refused"))
+        (place / "client" / "app.py").write_text("app = None\n")
+        found.append(_finding("a bundle of other code", _tried(lambda: install(_BUNDLE)), "refused"))
+    return found
+
+
+def site_serves_no_other_task() -> list[Finding]:
+    """For every other kind of task that a coordinator can ask Flower for, a command that refuses it."""
+    with tempfile.TemporaryDirectory() as name:
+        home = AgentHome(Path(name), AgentSettings(coordinator="c", address="localhost:1"))
+        home.inside("bin").mkdir()
+        approval.write_launchers(home)
+        there = {path.name for path in home.inside("bin").iterdir()}
+    kinds = ("agentapp", "connector", "model", "serverapp", "simulation")
+    return [_finding(f"flwr-{kind}", str(f"flwr-{kind}" in there), "True") for kind in kinds]
+
+
+def site_ends_in_time() -> list[Finding]:
+    """A message that takes longer than the policy allows."""
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        task.end_after(1)
+        armed = signal.setitimer(signal.ITIMER_REAL, 0.01)[0] > 0
+        try:
+            time.sleep(0.05 if armed else 0)
+            got = "went on"
+        except TimeLimitError:
+            got = "ended"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        task.faulthandler.cancel_dump_traceback_later()
+    return [_finding("one second", got, "ended")]
+
+
+class _OneClient:
+    """One client with one text that is not there."""
+
+    def store(self, scenario: Scenario, domain: RowDomain | None) -> ClientStore:
+        return ClientStore(("a",), np.zeros(2, np.int64), Units(np.array([0]), {}))
+
+    def fingerprints(self, store: ClientStore) -> tuple[str, ...]:
+        return ("account",)
+
+
+@contextmanager
+def _site(*, days: list[int] | None = None, **limits: Any) -> Iterator[Session]:
+    ago = days if days is not None else [0]
+
+    def today() -> str:
+        return (datetime.date.today() - datetime.timedelta(days=ago[0])).isoformat()
+
+    with tempfile.TemporaryDirectory() as name, Ledger.open(Path(name) / "ledger.sqlite", today=today) as ledger:
+        policy = Policy.model_validate(Policy.permissive().model_dump() | limits)
+        yield Session(_OneClient(), ledger, policy, bundle=_CODE, now=lambda: _NOON)
+
+
+def _signed(named: dict[str, str], signer: Identity = _IDENTITY) -> str:
+    return signer.sign(announcement(**named)).hex()
+
+
+def _announced(
+    *, signer: Identity | None = _IDENTITY, run: str = "run", bundle: str = _CODE, **sections: Any
+) -> wire.Payload:
+    scenario = build_scenario({**_TERMS, **sections}).canonical_json()
+    named = {"run": run, "scenario": scenario, "domain": _DOMAIN.digest, "bundle": bundle}
+    signed = {} if signer is None else {"signer": signer.public.hex(), "signature": _signed(named, signer)}
+    domain = wire.encode_domain(_DOMAIN)
+    config = {"run": run, "scenario": scenario, "coordinator": "anybody", "bundle": bundle, **domain.config, **signed}
+    return wire.Payload(config, domain.arrays)
+
+
+def _with(payload: wire.Payload, *, domain: RowDomain = _DOMAIN, **config: str) -> wire.Payload:
+    rows = wire.encode_domain(domain)
+    return replace(payload, config={**payload.config, **rows.config, **config}, arrays=rows.arrays)
+
+
+def _admitted(site: Session, payload: wire.Payload) -> str:
+    """``ready``, the code of a refusal, or the name of an error."""
+    try:
+        reply = site.prepare(payload)
+    except Exception as error:  # a site whose check is left out may fail in any way
+        return type(error).__name__
+    return str(reply.config.get("code", reply.config["status"]))
+
+
+def _answered(site: Session, arrays: dict[str, Any]) -> str:
+    """What a message of a round is answered, or the name of an error: it says nothing that a node could work on."""
+    try:
+        return str(site.train(wire.Payload({"run": "run"}, arrays)).config.get("code"))
+    except FedembedError as error:
+        return type(error).__name__
+
+
+def _round(site: Session, run: str) -> str:
+    """What is answered to a round whose message names nobody's table: the site's checks come before it is read."""
+    admitted = site.admitted
+    if admitted is None or admitted.run != run:
+        return "not admitted"
+    try:
+        site.charge(admitted, np.array([0]), _first_round())
+    except Exception as error:
+        return str(getattr(getattr(error, "refusal", None), "code", type(error).__name__))
+    return "done"
+
+
+def _first_round() -> Any:
+    """The first attempt at the first round."""
+    from client.answers import Asked
+
+    return Asked(1, 1, np.array([0]))
+
+
+def _spent(site: Session) -> float:
+    plan = site._admitted().work.plan
+    return site.ledger.epsilon("account", plan.unit, plan.delta)
+
+
+def _tried(attempt: Callable[[], Any]) -> str:
+    try:
+        attempt()
+    except FedembedError:
+        return "refused"
+    return "done"
+
+
+def _finding(subject: str, got: str, expected: str) -> Finding:
+    return Finding("P", subject, f"{got}, must be {expected}", got == expected)
+
+
+GATE = (
+    site_knows_its_coordinator,
+    site_keeps_its_policy,
+    site_looks_at_every_message,
+    site_counts_what_it_spent,
+    site_counts_rounds_of_old_runs,
+    site_runs_approved_code,
+    site_serves_no_other_task,
+    site_ends_in_time,
+)
