@@ -48,8 +48,17 @@ def own_bundle() -> Bundle:
         DeploymentError: Flower cannot pack it.
     """
     with tempfile.TemporaryDirectory(prefix="fedembed-bundle-") as name:
+        return bundle_of(assemble_app(Path(name) / "app", dict.fromkeys(RUN_KEYS, "")))
+
+
+def bundle_of(app: Path) -> Bundle:
+    """The bundle that Flower makes of an app folder when it is submitted.
+
+    Raises:
+        DeploymentError: Flower cannot pack it.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedembed-bundle-") as name:
         folder = Path(name)
-        app = assemble_app(folder / "app", dict.fromkeys(RUN_KEYS, ""))
         done = subprocess.run(
             [tool("flwr"), "build", "--app", str(app)],
             cwd=folder,

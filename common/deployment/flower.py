@@ -116,10 +116,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def port_answers(port: int) -> bool:
-    """Whether something listens on this loopback port."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def port_answers(port: int, address: str = "127.0.0.1") -> bool:
+    """Whether something listens on this port of this machine; by default, on loopback."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as probe:
+        return probe.connect_ex((address, port)) == 0
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -36,6 +36,11 @@ class PublicSettings(_Section):
     requests_per_second: int = Field(200, ge=1)
     timeout_s: int = Field(120, ge=1)
 
+    @property
+    def own_address(self) -> str:
+        """One under which this machine itself reaches the proxy."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}.get(self.bind, self.bind)
+
 
 class LoopbackSettings(_Section):
     """Ports that are never published."""

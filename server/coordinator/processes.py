@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from server.coordinator.home import Home
 
 EXECUTOR_POLL_S = "0.1"
 UP_FILE = "up.json"
-PROGRAMS = ("superlink", "executor", "proxy")
 PROGRAMS = ("superlink", "executor", "proxy")
 
 
@@ -49,14 +48,15 @@ def programs(home: Home) -> list[Program]:
     nginx += ["-c", str(folder / "nginx" / "nginx.conf")]
     quick = {**environment, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": EXECUTOR_POLL_S}
 
-    def program(name: str, command: list[str], env: Mapping[str, str], port: int | None) -> Program:
-        ready = partial(port_answers, port) if port is not None else lambda: True
+    def program(
+        name: str, command: list[str], env: Mapping[str, str], ready: Callable[[], bool] = lambda: True
+    ) -> Program:
         return Program(name, command, env, folder / "state", folder / "logs" / f"{name}.log", ready)
 
     return [
-        program("superlink", superlink, environment, port),
-        program("executor", executor, quick, None),
-        program("proxy", nginx, environment, home.settings.public.port),
+        program("superlink", superlink, environment, partial(port_answers, port)),
+        program("executor", executor, quick),
+        program("proxy", nginx, environment, partial(_proxy_answers, home)),
     ]
 
 
@@ -103,13 +103,18 @@ def _refuse_unfit(home: Home) -> None:
     if end < datetime.datetime.now(datetime.UTC):
         raise DeploymentError(f"the server certificate ended on {end:%Y-%m-%d}", remedy="fedembed coordinator renew")
     loopback = home.settings.loopback
-    ports = (loopback.superlink_port, loopback.health_port, loopback.metrics_port, home.settings.public.port)
+    ports = (loopback.superlink_port, loopback.health_port, loopback.metrics_port)
     taken = [str(port) for port in ports if port_answers(port)]
+    taken += [str(home.settings.public.port)] * _proxy_answers(home)
     if taken:
         raise DeploymentError(
             f"something listens on port {', '.join(taken)} already",
             remedy="Is this coordinator up already? Else change the ports in coordinator.toml.",
         )
+
+
+def _proxy_answers(home: Home) -> bool:
+    return port_answers(home.settings.public.port, home.settings.public.own_address)
 
 
 def _gauges(home: Home, supervisor: Supervisor) -> Iterator[Gauge]:

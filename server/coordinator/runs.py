@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config import Scenario, scenario_from_json
-from common.deployment.bundle import RUN_KEYS, own_bundle
+from common.deployment.bundle import RUN_KEYS, bundle_of
 from common.deployment.flower import CONNECTION, assemble_app, json_output, start_run
 from common.deployment.journal import Journal, now
 from common.errors import DeploymentError, FedembedError, RoundError
@@ -87,7 +87,7 @@ def resume(home: Home, name: str, environment: Mapping[str, str]) -> Run:
         "benchmarks": "{}",
         "simulation": "",
         "coordinator": str(home.identity_file),
-        "bundle": own_bundle().digest,
+        "bundle": bundle_of(app).digest,  # of what is submitted: a run may be older than this installation
     }
     lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     (app.parent / "run.toml").write_text("\n".join(lines) + "\n")

@@ -266,3 +266,12 @@ def test_an_ipv6_address_to_listen_on(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", "trial", ["localhost"], bind="::1", port=8443, first_port=2)
     write_configuration(home)
     assert "listen [::1]:8443 ssl;" in home.inside("nginx", "nginx.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("bind", "address"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("192.0.2.7", "192.0.2.7"), ("*", "127.0.0.1")]
+)
+def test_where_the_proxy_is_looked_for(tmp_path: Path, bind: str, address: str) -> None:
+    """Bound to one address of the machine, it does not answer on loopback."""
+    home = make_home(tmp_path / "home", "trial", ["localhost"], bind=bind, port=8443, first_port=2)
+    assert home.settings.public.own_address == address
