@@ -119,7 +119,9 @@ def open_session(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) 
             raise ConfigError("a site needs `site`, `state-dir` and `policy` in its node configuration")
         state_dir.mkdir(parents=True, exist_ok=True)
         policy = read_policy(Path(str(node_config["policy"])))
-        return _site_session(Path(str(node_config["site"])), state_dir, policy)
+        session = _site_session(Path(str(node_config["site"])), state_dir, policy)
+        session.device = str(node_config.get("device", "auto"))
+        return session
     if run_config.get("simulation"):
         index, count = int(node_config["partition-id"]), int(node_config["num-partitions"])
         return _simulated_session(Path(str(run_config["simulation"])), index, count)

@@ -231,7 +231,7 @@ class _Call:
         self.session.charge(self.admitted, self.asked.clients, self.asked)
         clients, randomness = self._active()
         call: dict[str, Any] = {
-            "training": local_training(work, self.asked.round),
+            "training": local_training(work, self.asked.round, self.session.device),
             "randomness": randomness,
             "round_number": self.asked.round,
         }

@@ -62,6 +62,7 @@ class Session:
         party: who this node's one client is under secure aggregation with a roster; ``None``: a name for each round.
         admitted: the run that ``train`` serves; set only when its reservation is in the ledger.
         bundle: hash of the code that runs here, for the ledger; empty in a simulation.
+        device: what the site trains on, whatever a run asks; ``auto``: as the run says.
         now: the site's own time.
     """
 
@@ -78,6 +79,7 @@ class Session:
     version: int = -1
     secrets: SecretStates | None = None
     bundle: str = ""
+    device: str = "auto"
     now: Callable[[], datetime.datetime] = datetime.datetime.now
 
     def prepare(self, payload: wire.Payload) -> wire.Payload:
@@ -218,7 +220,7 @@ class Session:
                 work,
                 parameters,
                 [store.client(int(chosen[k])) for k in active],
-                training=local_training(work, asked.round),
+                training=local_training(work, asked.round, self.device),
                 randomness=self.randomness([names[k] for k in active], asked),
             )
         arrays = {"clients": chosen, "status": status, **wire.encode_updates(batch)}

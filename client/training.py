@@ -50,8 +50,8 @@ def resolved_device(name: str) -> str:
     return "cuda" if usable else "cpu"
 
 
-def local_training(work: Work, round_number: int) -> LocalTraining:
-    """Public settings of the local work in round ``round_number`` (from 1)."""
+def local_training(work: Work, round_number: int, device: str = "auto") -> LocalTraining:
+    """Public settings of the local work in round ``round_number`` (from 1); ``device`` overrules the run unless auto."""
     t = work.scenario.training
     return LocalTraining(
         local_steps=t.local_steps,
@@ -59,7 +59,7 @@ def local_training(work: Work, round_number: int) -> LocalTraining:
         batch_size=t.batch_size,
         lr=t.lr,
         progress=(round_number - 1) / work.scenario.federation.rounds,
-        device=resolved_device(t.device),
+        device=resolved_device(t.device if device == "auto" else device),
     )
 
 

@@ -91,3 +91,11 @@ def test_so_does_one_that_is_computed_alone(
     )
     whole, without = (updates(work("central"), [joined(units)]) for units in ([good, good, bad], [good, good]))
     np.testing.assert_array_equal(whole.rows["rows"].values, without.rows["rows"].values)
+
+
+def test_a_site_decides_what_it_trains_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    which = work("none")
+    monkeypatch.setattr("client.training.resolved_device", lambda name: name)
+    assert local_training(which, 1).device == which.scenario.training.device == "auto"
+    assert local_training(which, 1, "cpu").device == "cpu"
+    assert local_training(which, 1, "cuda").device == "cuda"

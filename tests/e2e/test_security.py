@@ -26,7 +26,7 @@ from common.deployment.certificates import Certificate, server_certificate
 from common.deployment.flower import port_answers
 from tests.e2e.attacked import HOSTILE, OUTSIDE, Place, attacked, run, until
 
-pytestmark = [pytest.mark.deployment, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.sites, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

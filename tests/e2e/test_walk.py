@@ -35,7 +35,7 @@ from tests.e2e.walking import (
     why_not,
 )
 
-pytestmark = [pytest.mark.deployment, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.sites, pytest.mark.timeout(900)]
 OPERATOR, SITE = "operator.md", "site.md"
 MOST_RESUMES = 8
 
