@@ -51,7 +51,7 @@ def resolved_device(name: str) -> str:
 
 
 def local_training(work: Work, round_number: int, device: str = "auto") -> LocalTraining:
-    """Public settings of the local work in round ``round_number`` (from 1); ``device``: unless auto, in the run's place."""
+    """Public settings of the local work in round ``round_number`` (from 1), on ``device`` unless that is ``auto``."""
     t = work.scenario.training
     return LocalTraining(
         local_steps=t.local_steps,
