@@ -203,7 +203,8 @@ def test_noise_that_one_of_many_arrays_lacks_shows_in_its_group() -> None:
     made = Canaries(rng.random(count) < 0.5, np.ones(count, np.int64), specs, 0, 1, l2_clip_norm=1.0)
     parts = made.included * made.shares(1) + rng.normal(0, 3, (10, count))
     parts[:2] = made.included * made.shares(1)[:2]
-    which = SimpleNamespace(canaries=made)
+    plan = SimpleNamespace(sampling="full", mode="central")
+    which = SimpleNamespace(canaries=made, work=SimpleNamespace(plan=plan))
     seen = SimpleNamespace(supports=np.zeros((1, count)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(audits, "claimed_stddev", lambda planted, view: 3.0)
