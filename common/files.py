@@ -87,6 +87,12 @@ def atomic_files(*targets: Path) -> Iterator[list[Path]]:
             fsync_path(folder)
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Put ``data`` in the place of a file, all of it or nothing. Raises ``StorageError``."""
+    with atomic_files(path) as (partial,):
+        partial.write_bytes(data)
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Make a file that nobody else can read at any moment, not even while it is empty; an existing one is kept.
 

@@ -118,14 +118,17 @@ def revoke(name: NameArgument, *, home: HomeOption = HERE, json_output: JsonOpti
 
 
 def _decide(name: str, status: str, folder: Path, json_output: bool) -> None:
+    from common.deployment.running import is_up
     from server.coordinator import sites
-    from server.coordinator.processes import environment_of, is_up
+    from server.coordinator.processes import environment_of
 
     home = opened(folder)
     site = sites.decide(home, name, status)
-    if is_up(home):
+    if is_up(home.folder):
         sites.register(home, environment_of(home))
-    answer(json_output, asdict(site), f"{name}: {status}" + ("" if is_up(home) else " (when the coordinator is up)"))
+    answer(
+        json_output, asdict(site), f"{name}: {status}" + ("" if is_up(home.folder) else " (when the coordinator is up)")
+    )
 
 
 @coordinator_app.command("sites")
@@ -134,11 +137,12 @@ def list_sites(*, home: HomeOption = HERE, json_output: JsonOption = False) -> N
 
     Example: fedembed coordinator sites
     """
+    from common.deployment.running import is_up
     from server.coordinator import sites
-    from server.coordinator.processes import environment_of, is_up
+    from server.coordinator.processes import environment_of
 
     found = opened(home)
-    known = sites.registered(found, environment_of(found)) if is_up(found) else {}
+    known = sites.registered(found, environment_of(found)) if is_up(found.folder) else {}
     rows = [{**asdict(s), "node": known.get(s.name, {}).get("status", "not up")} for s in sites.sites(found)]
     lines = [f"{row['name']:<24}{row['status']:<10}{row['node']}" for row in rows]
     answer(json_output, {"sites": rows}, "\n".join(lines) or "no site has enrolled")
@@ -150,13 +154,14 @@ def status(*, home: HomeOption = HERE, json_output: JsonOption = False) -> None:
 
     Example: fedembed coordinator status
     """
+    from common.deployment.running import is_up
     from common.deployment.watching import is_serving
     from common.errors import DeploymentError
     from server.coordinator import sites
-    from server.coordinator.processes import PROGRAMS, environment_of, is_up
+    from server.coordinator.processes import PROGRAMS, environment_of
 
     found = opened(home)
-    if not is_up(found):
+    if not is_up(found.folder):
         raise DeploymentError(f"the coordinator in {home} is not up", remedy=f"fedembed coordinator up --home {home}")
     port = found.settings.loopback.health_port
     health = {name: is_serving(port, name) for name in PROGRAMS}

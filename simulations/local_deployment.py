@@ -16,6 +16,7 @@ from client.agent import home as agent_homes
 from common.config import Scenario
 from common.deployment.bundle import own_bundle
 from common.deployment.flower import background, free_port, port_answers, tail
+from common.deployment.running import is_up
 from common.errors import DeploymentError
 from server.coordinator import home as coordinator_homes
 from server.coordinator import processes, runs, sites
@@ -69,7 +70,7 @@ def local_deployment(folder: Path, texts: Mapping[str, Path]) -> Iterator[LocalD
     agents = {name: _agent(folder, coordinator, name, path) for name, path in texts.items()}
     with ExitStack() as stack:
         _up(stack, folder, "coordinator", ["coordinator", "up", "--home", str(coordinator.folder)])
-        _wait(lambda: processes.is_up(coordinator), folder / "coordinator.out")
+        _wait(lambda: is_up(coordinator.folder), folder / "coordinator.out")
         for name, home in agents.items():
             _up(stack, folder, name, ["agent", "up", "--home", str(home.folder)])
         environment = processes.environment_of(coordinator)

@@ -158,12 +158,15 @@ def status(*, home: HomeOption = _HERE, json_output: JsonOption = False) -> None
     from dataclasses import asdict
 
     from client.agent.home import open_home
-    from client.agent.processes import PROGRAMS, is_up
+    from client.agent.processes import PROGRAMS
     from client.agent.record import activity, spent
+    from common.deployment.running import is_up
     from common.deployment.watching import is_serving
 
     found = open_home(home)
-    programs = {name: is_serving(found.settings.health_port, name) if is_up(found) else False for name in PROGRAMS}
+    programs = {
+        name: is_serving(found.settings.health_port, name) if is_up(found.folder) else False for name in PROGRAMS
+    }
     facts: dict[str, Any] = {"programs": programs, **activity(found), "spent": [asdict(a) for a in spent(found)]}
     lines = [f"{name:<12}{'up' if fine else 'DOWN'}" for name, fine in programs.items()]
     lines += [f"rounds served {facts['rounds_served']}, last message {facts['last_contact'] or 'never'}"]

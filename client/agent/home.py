@@ -10,15 +10,16 @@ import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from common.deployment.settings import checked_settings, read_settings
 from common.errors import DeploymentError
-from common.files import atomic_files, disk_errors, write_private
+from common.files import disk_errors, write_private, write_whole
 from common.secagg.keys import Identity
 
 AGENT_FILE, SITE_FILE, POLICY_FILE, ENROLMENT_FILE = "agent.toml", "site.toml", "policy.toml", "enrolment.json"
@@ -128,7 +129,7 @@ def make_home(
         health_port=first_port + 1,
         metrics_port=first_port + 2,
     )
-    home = AgentHome(folder.resolve(), _settings(tomllib.loads(text), folder / AGENT_FILE))
+    home = AgentHome(folder.resolve(), checked_settings(tomllib.loads(text), AgentSettings, folder / AGENT_FILE))
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for part in (*_OPERATORS_FOLDERS, *_AGENTS_FOLDERS, _LOGS):
@@ -170,11 +171,7 @@ def open_home(folder: Path) -> AgentHome:
         raise DeploymentError(
             f"there is no agent in {folder}", remedy="Make one: fedembed agent init --home DIR --invitation FILE"
         )
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DeploymentError(f"cannot read {path}: {error}", remedy="Correct the file.") from None
-    return AgentHome(folder.resolve(), _settings(raw, path))
+    return AgentHome(folder.resolve(), read_settings(path, AgentSettings))
 
 
 def hand_over(home: AgentHome) -> None:
@@ -230,15 +227,6 @@ def _make_keys(home: AgentHome) -> dict[str, str]:
     return {"node_key": public, "identity": identity.public.hex()}
 
 
-def _settings(raw: dict[str, Any], path: Path) -> AgentSettings:
-    try:
-        return AgentSettings.model_validate(raw)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise DeploymentError(f"{path}: {wrong}", remedy="Correct the file.") from None
-
-
 def _write(path: Path, text: str) -> None:
-    with atomic_files(path) as (partial,):
-        partial.write_text(text)
+    write_whole(path, text.encode())
     path.chmod(0o644)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from client.agent.approval import OTHER_COMMANDS, TASK_COMMAND, approved_bundles
 from client.agent.fork_server import socket_path
@@ -19,13 +16,12 @@ from client.agent.task import HOME_VARIABLE
 from client.node import ACTIVITY_FILE
 from common.deployment.flower import flower_environment, port_answers
 from common.deployment.journal import Journal
-from common.deployment.supervisor import Program, Supervisor, program_gauges
-from common.deployment.watching import Gauge, watched
+from common.deployment.running import Watching, refuse_taken, run_until_told
+from common.deployment.supervisor import Program
+from common.deployment.watching import Gauge
 from common.errors import DeploymentError
-from common.files import atomic_files
 
 EXECUTOR_POLL_S = "0.1"
-UP_FILE = "up.json"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 _PYTHON = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 _NETWORK = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
@@ -87,33 +83,9 @@ def up(home: AgentHome, tell: Journal) -> None:
     hand_over(home)
     for name in PROGRAMS:
         home.inside("logs", f"{name}.log").touch()
-    supervisor = Supervisor(programs(home), tell.write)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.stop())
-    supervisor.start()
-    try:
-        tell.write("up", {"coordinator": home.settings.coordinator})
-        with atomic_files(home.inside(UP_FILE)) as (partial,):
-            partial.write_text(json.dumps({"pid": os.getpid()}))
-        settings = home.settings
-        with watched(settings.health_port, settings.metrics_port, supervisor.alive, lambda: _gauges(home, supervisor)):
-            supervisor.watch()
-    finally:
-        supervisor.end()
-        home.inside(UP_FILE).unlink(missing_ok=True)
-        tell.write("down", {})
-
-
-def is_up(home: AgentHome) -> bool:
-    """Whether a process of ``up`` has said so and lives."""
-    path: Path = home.inside(UP_FILE)
-    try:
-        os.kill(int(json.loads(path.read_text())["pid"]), 0)
-    except PermissionError:
-        return True
-    except (OSError, ValueError, KeyError):
-        return False
-    return True
+    settings = home.settings
+    watching = Watching(settings.health_port, settings.metrics_port, partial(_gauges, home))
+    run_until_told(home.folder, programs(home), tell, watching, lambda: {"coordinator": settings.coordinator})
 
 
 def _refuse_unfit(home: AgentHome) -> None:
@@ -126,18 +98,11 @@ def _refuse_unfit(home: AgentHome) -> None:
     if not approved_bundles(home.folder) or not all(path.exists() for path in launchers):
         raise DeploymentError("no bundle is approved: nothing could run", remedy="fedembed agent approve-bundle")
     settings = home.settings
-    ports = (settings.runtime_port, settings.health_port, settings.metrics_port)
-    taken = [str(port) for port in ports if port_answers(port)]
-    if taken:
-        raise DeploymentError(
-            f"something listens on port {', '.join(taken)} already",
-            remedy="Is this agent up already? Else change the ports in agent.toml.",
-        )
+    refuse_taken("agent", (settings.runtime_port, settings.health_port, settings.metrics_port))
 
 
-def _gauges(home: AgentHome, supervisor: Supervisor) -> Iterator[Gauge]:
-    """Facts about processes and runs, and the account; nothing about the data."""
-    yield from program_gauges(supervisor)
+def _gauges(home: AgentHome) -> Iterator[Gauge]:
+    """Facts about runs, and the account; nothing about the data."""
     answers = Counter(str(line.get("status")) for line in Journal(home.inside("state", ACTIVITY_FILE)).read())
     yield Gauge("fedembed_answers", "messages answered, by status", answers, "status")
     yield Gauge(

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from common.deployment.certificates import Certificate, authority, server_certificate
+from common.deployment.settings import checked_settings, read_settings
 from common.errors import DeploymentError
-from common.files import atomic_files, disk_errors, write_private
+from common.files import disk_errors, write_private, write_whole
 from common.secagg.keys import Identity
 
 SETTINGS_FILE, INVITATION_FILE = "coordinator.toml", "invitation.json"
@@ -140,7 +141,7 @@ def make_home(folder: Path, name: str, names: list[str], *, bind: str, port: int
         health_port=first_port + 1,
         metrics_port=first_port + 2,
     )
-    settings = _settings(tomllib.loads(text), folder / SETTINGS_FILE)
+    settings = checked_settings(tomllib.loads(text), Settings, folder / SETTINGS_FILE)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -148,13 +149,13 @@ def make_home(folder: Path, name: str, names: list[str], *, bind: str, port: int
             (folder / part).mkdir()
     root = authority(name)
     write_private(folder / "tls" / "ca.key", root.key)
-    _write(folder / "tls" / "ca.crt", root.certificate)
+    write_whole(folder / "tls" / "ca.crt", root.certificate)
     home = Home(folder.resolve(), settings)
     write_server_certificate(home)
     write_private(home.secret_file, secrets.token_bytes(32))
     write_private(home.identity_file, Identity.fresh(os.urandom).to_pem())
-    _write(folder / INVITATION_FILE, (json.dumps(invitation(home), indent=2) + "\n").encode())
-    _write(folder / SETTINGS_FILE, text.encode())
+    write_whole(folder / INVITATION_FILE, (json.dumps(invitation(home), indent=2) + "\n").encode())
+    write_whole(folder / SETTINGS_FILE, text.encode())
     return home
 
 
@@ -165,7 +166,7 @@ def write_server_certificate(home: Home) -> None:
     made = server_certificate(issuer, list(dict.fromkeys([*home.settings.public.names, *_ON_LOOPBACK])))
     (tls / "server.key").unlink(missing_ok=True)
     write_private(tls / "server.key", made.key)
-    _write(tls / "server.crt", made.certificate)
+    write_whole(tls / "server.crt", made.certificate)
 
 
 def invitation(home: Home) -> dict[str, Any]:
@@ -190,21 +191,4 @@ def open_home(folder: Path) -> Home:
         raise DeploymentError(
             f"there is no coordinator in {folder}", remedy="Make one: fedembed coordinator init --home DIR --host NAME"
         )
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DeploymentError(f"cannot read {path}: {error}", remedy="Correct the file.") from None
-    return Home(folder.resolve(), _settings(raw, path))
-
-
-def _settings(raw: dict[str, Any], path: Path) -> Settings:
-    try:
-        return Settings.model_validate(raw)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise DeploymentError(f"{path}: {wrong}", remedy="Correct the file.") from None
-
-
-def _write(path: Path, data: bytes) -> None:
-    with atomic_files(path) as (partial,):
-        partial.write_bytes(data)
+    return Home(folder.resolve(), read_settings(path, Settings))

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 
 from common.deployment.certificates import expires
 from common.deployment.flower import flower_environment, port_answers, write_connection
 from common.deployment.journal import Journal
-from common.deployment.supervisor import Program, Supervisor, program_gauges
-from common.deployment.watching import Gauge, watched
+from common.deployment.running import Watching, refuse_taken, run_until_told
+from common.deployment.supervisor import Program
+from common.deployment.watching import Gauge
 from common.errors import DependencyError, DeploymentError
-from common.files import atomic_files
 from server.coordinator import proxy, runs, sites
 from server.coordinator.home import Home
 
 EXECUTOR_POLL_S = "0.1"
-UP_FILE = "up.json"
 PROGRAMS = ("superlink", "executor", "proxy")
 
 
@@ -70,22 +65,14 @@ def up(home: Home, tell: Journal) -> None:
     _refuse_unfit(home)
     proxy.write_configuration(home)
     prepare_connection(home)
-    supervisor = Supervisor(programs(home), tell.write)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.stop())
     loopback = home.settings.loopback
-    supervisor.start()
-    try:
+
+    def started() -> dict[str, object]:
         fresh = sites.register(home, environment_of(home))
-        tell.write("up", {"registered": fresh, "public_port": home.settings.public.port})
-        with atomic_files(home.inside(UP_FILE)) as (partial,):
-            partial.write_text(json.dumps({"pid": os.getpid()}))
-        with watched(loopback.health_port, loopback.metrics_port, supervisor.alive, lambda: _gauges(home, supervisor)):
-            supervisor.watch()
-    finally:
-        supervisor.end()
-        home.inside(UP_FILE).unlink(missing_ok=True)
-        tell.write("down", {})
+        return {"registered": fresh, "public_port": home.settings.public.port}
+
+    watching = Watching(loopback.health_port, loopback.metrics_port, partial(_gauges, home))
+    run_until_told(home.folder, programs(home), tell, watching, started)
 
 
 def prepare_connection(home: Home) -> None:
@@ -103,24 +90,19 @@ def _refuse_unfit(home: Home) -> None:
     if end < datetime.datetime.now(datetime.UTC):
         raise DeploymentError(f"the server certificate ended on {end:%Y-%m-%d}", remedy="fedembed coordinator renew")
     loopback = home.settings.loopback
-    ports = (loopback.superlink_port, loopback.health_port, loopback.metrics_port)
-    taken = [str(port) for port in ports if port_answers(port)]
-    taken += [str(home.settings.public.port)] * _proxy_answers(home)
-    if taken:
-        raise DeploymentError(
-            f"something listens on port {', '.join(taken)} already",
-            remedy="Is this coordinator up already? Else change the ports in coordinator.toml.",
-        )
+    refuse_taken(
+        "coordinator",
+        (loopback.superlink_port, loopback.health_port, loopback.metrics_port),
+        others=[home.settings.public.port] if _proxy_answers(home) else (),
+    )
 
 
 def _proxy_answers(home: Home) -> bool:
     return port_answers(home.settings.public.port, home.settings.public.own_address)
 
 
-def _gauges(home: Home, supervisor: Supervisor) -> Iterator[Gauge]:
-    """Facts about processes, sites and runs; nothing about anybody's data."""
-
-    yield from program_gauges(supervisor)
+def _gauges(home: Home) -> Iterator[Gauge]:
+    """Facts about sites and runs; nothing about anybody's data."""
     yield Gauge("fedembed_sites", "sites by status", Counter(site.status for site in sites.sites(home)), "status")
     rounds = {run.name: float(run.rounds_done) for run in runs.runs(home)}
     yield Gauge("fedembed_rounds_done", "rounds that are on disk", rounds, "run")
@@ -129,13 +111,3 @@ def _gauges(home: Home, supervisor: Supervisor) -> Iterator[Gauge]:
     database = home.inside("state", "superlink.db")
     size = float(database.stat().st_size) if database.exists() else 0.0
     yield Gauge("fedembed_database_bytes", "size of Flower's database", {"": size})
-
-
-def is_up(home: Home) -> bool:
-    """Whether a process of ``up`` has said so and lives."""
-    path: Path = home.inside(UP_FILE)
-    try:
-        os.kill(int(json.loads(path.read_text())["pid"]), 0)
-    except (OSError, ValueError, KeyError):
-        return False
-    return True

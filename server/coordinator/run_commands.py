@@ -119,10 +119,11 @@ def list_runs(*, home: HomeOption = HERE, json_output: JsonOption = False) -> No
 
 def run_rows(home: Home) -> list[dict[str, Any]]:
     """Run by run: rounds on disk, what Flower says of it, and whether its release is there."""
+    from common.deployment.running import is_up
     from server.coordinator import runs
-    from server.coordinator.processes import environment_of, is_up
+    from server.coordinator.processes import environment_of
 
-    reachable, rows = is_up(home), []
+    reachable, rows = is_up(home.folder), []
     for run in runs.runs(home):
         said = runs.status(run, environment_of(home)) if reachable else "the coordinator is down"
         total = run.scenario.federation.rounds

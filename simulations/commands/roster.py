@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.errors import DataError, SecAggError, UsageError
-from common.files import atomic_files, write_private
+from common.files import write_private, write_whole
 from simulations.commands.output import emit_json, note, say, table
 from simulations.commands.train import JsonOption
 
@@ -50,7 +50,7 @@ def init(key: KeyArgument, *, json_output: JsonOption = False) -> None:
         _refuse_existing(path)
     identity = Identity.fresh(os.urandom)
     write_private(key, identity.to_pem())
-    _write(public_file, f"{identity.public.hex()}\n".encode())
+    write_whole(public_file, f"{identity.public.hex()}\n".encode())
     if json_output:
         emit_json({"private_key": key, "public_key_file": public_file, "public_key": identity.public.hex()})
         return
@@ -75,7 +75,7 @@ def add(draft: DraftArgument, name: NameArgument, public: PublicArgument, *, jso
             f"the draft has a member {name!r} already", remedy="Choose another name, or begin a new draft."
         )
     entries[name] = _public_key(public)
-    _write(draft, draft_to_bytes(entries))
+    write_whole(draft, draft_to_bytes(entries))
     if json_output:
         emit_json({"draft": draft, "added": name, "members": len(entries)})
     else:
@@ -102,7 +102,7 @@ def sign(
     _refuse_existing(roster)
     organiser = _read_identity(key)
     signed = Roster.signed(draft_from_bytes(_read(draft, MOST_BYTES)), organiser)
-    _write(roster, signed.to_bytes())
+    write_whole(roster, signed.to_bytes())
     if json_output:
         emit_json(_told(signed.entries, signed.organiser, signed.digest))
         return
@@ -206,8 +206,3 @@ def _read(path: Path, most_bytes: int) -> bytes:
 def _refuse_existing(path: Path) -> None:
     if path.exists() or path.is_symlink():
         raise UsageError(f"{path} exists; it is never overwritten", remedy="Choose another path, or move it away.")
-
-
-def _write(path: Path, data: bytes) -> None:
-    with atomic_files(path) as (partial,):
-        partial.write_bytes(data)
