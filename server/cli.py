@@ -90,11 +90,13 @@ def enroll(request: FileArgument, *, home: HomeOption = HERE, json_output: JsonO
     """
     from server.coordinator import sites
 
-    site = sites.enroll(opened(home), request)
+    found = opened(home)
+    site = sites.enroll(found, request)
+    former = [f"\nKeys of a site of this name were revoked at {s.since}" for s in sites.revoked(found, site.name)]
     answer(
         json_output,
         asdict(site),
-        f"{site.name}: {site.status}\nIts identity, to compare with the site: {site.identity}\n"
+        f"{site.name}: {site.status}{''.join(former)}\nIts identity, to compare with the site: {site.identity}\n"
         f"Then: fedembed coordinator approve {site.name}",
     )
 

@@ -14,18 +14,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from common.errors import DeploymentError
-from server.coordinator import sites
+from server.coordinator import fleet, sites
 from server.coordinator.home import INVITATION_FILE, SETTINGS_FILE, Home, make_home, open_home
 from server.coordinator.sites import APPROVED, PENDING, REVOKED
 
-IDENTITY = "ab" * 32
+IDENTITY, OTHER_IDENTITY = "ab" * 32, "cd" * 32
 
 
 def key_text(private: Any) -> str:
     return private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()  # type: ignore[no-any-return]
 
 
-KEY, OTHER_KEY = (key_text(ec.generate_private_key(ec.SECP384R1())) for _ in range(2))
+KEY, OTHER_KEY, THIRD_KEY = (key_text(ec.generate_private_key(ec.SECP384R1())) for _ in range(3))
 
 
 @pytest.fixture
@@ -101,6 +101,7 @@ def test_a_site_enrols_once_and_is_decided_upon(home: Home) -> None:
         ({"identity": "cd" * 32}, "another identity"),
         ({"name": "south"}, "is that of site 'north'"),
         ({"name": "south", "node_key": KEY + " a comment"}, "is that of site 'north'"),
+        ({"name": "south", "node_key": OTHER_KEY}, "is that of site 'north'"),
     ],
 )
 def test_names_keys_and_identities_are_taken_once(home: Home, changed: dict[str, Any], words: str) -> None:
@@ -115,13 +116,36 @@ def test_one_key_has_one_text() -> None:
     assert sites._node_key(f"{KEY.split()[0]}   {base64.b64encode(raw).decode()}  comment", Path("x")) == KEY
 
 
-def test_a_revoked_site_does_not_come_back_by_asking(home: Home) -> None:
+def test_a_revoked_key_does_not_come_back(home: Home) -> None:
     sites.enroll(home, request(home))
     sites.decide(home, "north", REVOKED)
-    for changed in ({}, {"name": "south"}, {"node_key": OTHER_KEY}):
-        with pytest.raises(DeploymentError):
+    for changed in ({}, {"name": "south"}, {"node_key": OTHER_KEY}, {"identity": OTHER_IDENTITY}):
+        with pytest.raises(DeploymentError, match="was revoked"):
             sites.enroll(home, request(home, **changed))
-    assert [site.status for site in sites.sites(home)] == [REVOKED]
+    with pytest.raises(DeploymentError, match="was revoked, and its key stays so") as caught:
+        sites.decide(home, "north", APPROVED)
+    assert "agent init" in caught.value.hint and "ledger" in caught.value.hint
+    before = sites.site_named(home, "north")
+    assert sites.decide(home, "north", REVOKED) == before, "revoked twice is revoked once"
+
+
+def test_a_revoked_name_comes_back_with_new_keys_and_the_old_ones_stay_out(home: Home) -> None:
+    """The name is the site's account in its own ledger: under another one, what was spent would not count."""
+    sites.enroll(home, request(home))
+    sites.decide(home, "north", REVOKED)
+    again = sites.enroll(home, request(home, node_key=OTHER_KEY, identity=OTHER_IDENTITY))
+    assert (again.status, again.node_key) == (PENDING, OTHER_KEY)
+    assert sites.decide(home, "north", APPROVED).status == APPROVED
+    assert [(site.name, site.node_key) for site in sites.revoked(home, "north")] == [("north", KEY)]
+    for changed in (
+        {},
+        {"name": "south"},
+        {"name": "south", "identity": "12" * 32},
+        {"name": "a", "node_key": THIRD_KEY},
+    ):
+        with pytest.raises(DeploymentError, match="was revoked"):
+            sites.enroll(home, request(home, **changed))
+    assert [site.node_key for site in sites.sites(home)] == [OTHER_KEY]
 
 
 @pytest.mark.parametrize(
@@ -156,22 +180,77 @@ def test_files_that_are_no_request(home: Home, text: str) -> None:
         sites.enroll(home, path)
 
 
-def test_the_superlink_hears_of_approved_and_of_revoked_sites(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[list[str]] = []
-    nodes = {"7": {"node-id": "7", "status": "online"}}
+class SuperLink:
+    """What Flower keeps: a key that was ever registered never comes in again."""
 
-    def flower(arguments: list[str], environment: object) -> dict[str, Any]:
-        told.append(arguments[:2])
-        return {"nodes": list(nodes.values())} if arguments[0] == "list" else {"node-id": "8"}
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.nodes: list[fleet.Node] = []
+        self.had: set[str] = set()
+        monkeypatch.setattr(fleet, "nodes", lambda environment: list(self.nodes))
+        monkeypatch.setattr(fleet, "add", self.add)
+        monkeypatch.setattr(fleet, "remove", lambda node, environment: self.nodes.remove(node))
 
-    monkeypatch.setattr(sites, "_supernode", flower)
+    def add(self, public_key: Path, name: str, environment: object) -> None:
+        key = public_key.read_text().strip()
+        if key in self.had:
+            raise DeploymentError("the SuperLink does not do as told: public key already in use")
+        self.had.add(key)
+        self.nodes.append(fleet.Node(str(len(self.had)), "online", key))
+
+    @property
+    def keys(self) -> list[str]:
+        return [node.key for node in self.nodes]
+
+
+@pytest.fixture
+def superlink(monkeypatch: pytest.MonkeyPatch) -> SuperLink:
+    return SuperLink(monkeypatch)
+
+
+def test_the_superlink_lets_in_approved_keys_and_no_others(home: Home, superlink: SuperLink) -> None:
     sites.enroll(home, request(home))
     assert sites.register(home, {}) == [], "pending"
     sites.decide(home, "north", APPROVED)
     assert sites.register(home, {}) == ["north"]
-    nodes["8"] = {"node-id": "8", "status": "online"}
-    assert sites.register(home, {}) == [] and sites.registered(home, {}) == {"north": nodes["8"]}
-    told.clear()
+    assert sites.register(home, {}) == [] and sites.registered(home, {}) == {
+        "north": {"node-id": "1", "status": "online"}
+    }
+    sites.decide(home, "north", REVOKED)
+    assert sites.register(home, {}) == [] and superlink.nodes == []
+    assert sites.register(home, {}) == [], "once it is out, there is nothing to take out"
+
+
+def test_a_crash_in_the_middle_of_a_registration_leaves_nobody_in(home: Home, superlink: SuperLink) -> None:
+    """Flower has the node and our folder has no trace of it: the site can still be revoked, and the key found."""
+    sites.enroll(home, request(home))
+    sites.decide(home, "north", APPROVED)
+    sites.register(home, {})
+    for path in home.inside("nodes").iterdir():
+        if path.suffix != ".json":
+            path.unlink()
+    assert sites.register(home, {}) == [] and set(sites.registered(home, {})) == {"north"}
     sites.decide(home, "north", REVOKED)
     sites.register(home, {})
-    assert told[-1] == ["unregister", "8"]
+    assert superlink.keys == []
+
+
+def test_new_keys_of_a_revoked_name_do_not_let_the_old_ones_stay(home: Home, superlink: SuperLink) -> None:
+    sites.enroll(home, request(home))
+    sites.decide(home, "north", APPROVED)
+    sites.register(home, {})
+    sites.decide(home, "north", REVOKED)  # the coordinator is down: nobody tells the SuperLink
+    sites.enroll(home, request(home, node_key=OTHER_KEY, identity=OTHER_IDENTITY))
+    sites.decide(home, "north", APPROVED)
+    sites.register(home, {})
+    assert superlink.keys == [OTHER_KEY]
+
+
+def test_what_flower_lists_is_told_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    private = ec.generate_private_key(ec.SECP384R1())
+    pem = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    listed = [["1", "online", pem], ["2", "unregistered", pem], ["3", "offline", "no key"]]
+    monkeypatch.setattr(fleet, "json_output", lambda command, environment: listed)
+    assert [(n.number, n.status, n.key) for n in fleet.nodes({})] == [
+        ("1", "online", key_text(private)),
+        ("3", "offline", ""),
+    ]
