@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from statistics import NormalDist
 
@@ -163,6 +164,8 @@ def auditor_silence() -> Iterator[Finding]:
     ):
         outcome, _ = verdict.judged([_silent(cap, factor)], 4.0, DELTA)
         yield _that(subject, str(outcome), outcome == expected)
+    several = [_silent(9.0, 1.41), replace(_silent(9.0, 2.5), design="split rows")]
+    yield _close("error noticed of designs that see 1.41 and 2.5", verdict.noticed(several, 4.0) or 0.0, 2.5)
     for subject, count, test_mode in (("test mode", 100, True), ("few canaries", 40, False)):
         found = verdict.audited([_canaries(count, 2.0)], claimed_epsilon=4.0, delta=DELTA, test_mode=test_mode)
         yield _that(subject, str(found.outcome), found.outcome == Outcome.INCONCLUSIVE and not found.evidence)

@@ -101,6 +101,7 @@ def _view(found: ViewVerdict) -> ViewRecord:
         canaries=sum(len(s.scores) for s in found.scores),
         outcome=str(verdict.outcome),  # type: ignore[arg-type]
         reason=verdict.reason,
+        noticed=verdict.noticed,
         auc=None if first is None else auc(first.scores, first.included).value,
         auc_interval=None if first is None else _interval(first),
         tpr_at_fpr={} if first is None else {f"{rate:g}": _rate(first, rate) for rate in FALSE_POSITIVE_RATES},
@@ -150,6 +151,7 @@ def _test(evidence: Evidence) -> TestLine:
         attainable=_number(evidence.best_attainable),
         detectable=evidence.smallest_factor,
         refutes=evidence.rejects,
+        supplementary=evidence.supplementary,
     )
 
 

@@ -212,6 +212,8 @@ def explained(verdict: Verdict, plan: PrivacyPlan, silent: Sequence[str]) -> Ver
     Args:
         silent: designs whose canaries all look alike.
     """
+    if silent and verdict.noticed is not None:
+        verdict = replace(verdict, noticed=None)
     if verdict.outcome is Outcome.CONSISTENT and silent:
         reason = f"no test rejects the claim, but canaries of {', '.join(silent)} left no trace: they say nothing"
         verdict = replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)

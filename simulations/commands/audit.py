@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from simulations.audit.adversary import Adversary
 
 RECORD, PAGE = "audit.json", "audit.html"
+NOTICED = (
+    "error noticed from: so many times too small the noise had to be for the audit to notice, by its least sharp design"
+)
 
 TargetArgument = Annotated[str | None, typer.Argument(metavar="[SCENARIO|RELEASE]", hidden=True)]
 
@@ -131,8 +134,8 @@ def lines(record: AuditRecord) -> list[str]:
     """What a reader sees first: verdict, views, attacks, what failed."""
     found = [f"{record.outcome}: {record.reason}", "", f"claim: {record.claim.sentence}"]
     if record.views:
-        header = ("view", "claimed against", "epsilon", "outcome", "lower bound", "cap", "noise error seen")
-        found += ["", *table(header, [_view_row(view) for view in record.views])]
+        header = ("view", "claimed against", "epsilon", "outcome", "lower bound", "cap", "error noticed from")
+        found += ["", *table(header, [_view_row(view) for view in record.views]), f"  {NOTICED}"]
     if record.leaks:
         columns = ("attack", "sees", "metric", "value", "95% interval", "chance", "unprotected", "promised")
         rows = [
@@ -159,8 +162,8 @@ def _view_row(view: ViewRecord) -> tuple[object, ...]:
     one_run = [test for test in view.tests if test.guesses is not None]
     best = max((t.bound for t in one_run if isinstance(t.bound, float)), default=None)
     cap = max((t.cap for t in one_run if isinstance(t.cap, float)), default=None)
-    factors = [t.detectable for t in view.tests if isinstance(t.detectable, float)]
-    return view.view, view.observer, view.claimed_epsilon, view.outcome, best, cap, min(factors, default=None)
+    noticed = f"{view.noticed:g} times" if isinstance(view.noticed, float) else "none noticed"
+    return view.view, view.observer, view.claimed_epsilon, view.outcome, best, cap, noticed
 
 
 def _interval(low: object, high: object) -> str:

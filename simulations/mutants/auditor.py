@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from common.evaluation.audit import bounds, evidence, methods, one_run, thresholds, verdict
 from common.evaluation.audit._checks import as_scored
 from common.evaluation.audit.bounds import ErrorCounts, Floats
-from common.evaluation.audit.evidence import CanaryScores
+from common.evaluation.audit.evidence import CanaryScores, Evidence
 from common.evaluation.audit.methods import Answers, OneRun
 from common.evaluation.audit.one_run import Guesses
 from common.evaluation.audit.power import FACTORS
@@ -151,6 +151,10 @@ def _no_spread(scores: CanaryScores) -> float:
     return 0.0
 
 
+def _by_the_sharpest(found: Sequence[Evidence]) -> float:
+    return min(e.smallest_factor for e in found if e.smallest_factor is not None)
+
+
 def _each_view_alone(tested: Any, *, alpha: float = verdict.ALPHA) -> float:
     return alpha
 
@@ -200,6 +204,9 @@ MUTANTS = (
         "strength by the noise on trial", "strength", owner=evidence, attribute="strength_of", by=_by_observed_noise
     ),
     _broken("strength without its uncertainty", "strength", owner=evidence, attribute="least_difference", by=_as_seen),
+    _broken(
+        "the sharpest design speaks for all", "silence", owner=verdict, attribute="_of_least_sharp", by=_by_the_sharpest
+    ),
     _broken("sampling taken for no spread", "sampling", owner=evidence, attribute="spread_of", by=_no_spread),
     _broken("means of any scores", "normality", owner=methods, attribute="looks_normal", by=_always_normal),
     _broken("declared noise believed", "normality", owner=methods, attribute="contradicted", by=_declaration_believed),

@@ -126,6 +126,8 @@ class Verdict:
         reason: in words.
         claimed_epsilon, delta: the claim that was tested.
         evidence: of every registered test; empty where none could be made.
+        noticed: how many times too small noise had to be for every design whose silence counts to notice it, rounded
+            up to two decimals; ``None`` where the silence of some design says nothing.
     """
 
     outcome: Outcome
@@ -133,6 +135,7 @@ class Verdict:
     claimed_epsilon: float
     delta: float
     evidence: tuple[Evidence, ...] = ()
+    noticed: float | None = None
 
     @property
     def headline(self) -> Evidence | None:
@@ -153,6 +156,7 @@ class Verdict:
             "reason": self.reason,
             "claimed_epsilon": self.claimed_epsilon,
             "delta": self.delta,
+            "noticed": self.noticed,
             "headline": None if headline is None else headline.to_json(),
             "evidence": [e.to_json() for e in self.evidence],
         }

@@ -60,7 +60,7 @@ def audited(
         for method in methods
     ]
     outcome, reason = judged(found, claimed_epsilon, delta)
-    return Verdict(outcome, reason, claimed_epsilon, delta, tuple(found))
+    return Verdict(outcome, reason, claimed_epsilon, delta, tuple(found), noticed(found, claimed_epsilon))
 
 
 def prevented(scores: Sequence[CanaryScores], *, test_mode: bool) -> str | None:
@@ -125,11 +125,15 @@ def judged(found: Sequence[Evidence], claimed_epsilon: float, delta: float) -> t
     deaf = unheard(found, claimed_epsilon)
     if deaf is not None:
         return Outcome.INCONCLUSIVE, f"no test rejects {claim}, but that says little: {deaf}"
-    seen = max(_sharpest(group) or math.inf for group in _by_design(found))
     return Outcome.CONSISTENT, (
-        f"none of {len(found)} tests rejects {claim}; noise {seen:.3g} times too small would have been noticed in 95 % "
-        "of all runs, a smaller error might have passed"
+        f"none of {len(found)} tests rejects {claim}; noise {_of_least_sharp(found):.3g} times too small would have "
+        "been noticed in 95 % of all runs, a smaller error might have passed"
     )
+
+
+def noticed(found: Sequence[Evidence], claimed_epsilon: float) -> float | None:
+    """The error of the noise that the audit as a whole would have noticed: the figure of its sentence, or ``None``."""
+    return None if unheard(found, claimed_epsilon) is not None else _of_least_sharp(found)
 
 
 def unheard(found: Sequence[Evidence], claimed_epsilon: float) -> str | None:
@@ -158,3 +162,10 @@ def _by_design(found: Sequence[Evidence]) -> list[list[Evidence]]:
 
 def _sharpest(group: Sequence[Evidence]) -> float | None:
     return min((e.smallest_factor for e in group if e.smallest_factor is not None), default=None)
+
+
+def _of_least_sharp(found: Sequence[Evidence]) -> float:
+    """What the least sharp design notices: an error that one design alone shows is seen by no other. Rounded up."""
+    factor = max(_sharpest(group) or math.inf for group in _by_design(found))
+    nearest = round(factor, 2)
+    return nearest if nearest >= factor else round(nearest + 0.01, 2)

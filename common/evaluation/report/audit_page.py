@@ -149,18 +149,14 @@ def _singled_out(leaks: Sequence[LeakRecord]) -> LeakRecord | None:
 
 
 def _view(view: ViewRecord) -> dict[str, Any]:
-    """A view with what its tests say together: the largest bound, and the error that the least sharp design notices."""
-    found = audit_plots.designs([view])
-    sharpness = [audit_plots.detectable(tests) for _, _, tests in found]
-    known = [factor for factor in sharpness if factor is not None]
+    """A view with what its tests say together: the largest bound, and the error that all of them would have noticed."""
     return {
         "record": view,
         "seen": _SEEN[view.view],
         "style": _VERDICTS[view.outcome][0],
         "who": view.observer.replace("_", " "),
         "bound": audit_plots.shown(view.tests),
-        "noticed": max(known) if known and len(known) == len(sharpness) else None,
-        "designs": [(design, tests) for _, design, tests in found],
+        "designs": [(design, tests) for _, design, tests in audit_plots.designs([view])],
         "rates": list(view.tpr_at_fpr.items()),
         "curve": list(view.trade_off.items()),
     }

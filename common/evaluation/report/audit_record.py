@@ -61,6 +61,7 @@ class TestLine(_Part):
     attainable: Number = Field(description="what the method shows of a mechanism that is exactly as claimed")
     detectable: Number = Field(description="smallest error of the noise, as a factor, that would have been found")
     refutes: bool
+    supplementary: bool = Field(description="whether the design only adds alarms: its silence is not counted on")
 
 
 class ViewRecord(_Part):
@@ -73,6 +74,11 @@ class ViewRecord(_Part):
     canaries: int
     outcome: Outcome
     reason: str
+    noticed: Number = Field(
+        description="how many times too small the noise had to be for all tests together to notice in 95 % of all "
+        "runs: the largest over designs, without supplementary ones, of the smallest detectable of their tests, "
+        "rounded up; null where the silence of some design says nothing"
+    )
     auc: Number = Field(description="of the first design's canaries; 0.5 is guessing")
     auc_interval: tuple[float, float] | None = None
     tpr_at_fpr: dict[str, Number] = Field(

@@ -111,10 +111,10 @@ _FOUND = """\
 <div class="scroll"><table class="cards">
 <tr><th>Canaries, from</th><th>Claimed against</th><th class="n">Epsilon claimed</th><th class="n">Shown, at&nbsp;least</th><th class="n">Error noticed from</th><th>Verdict</th></tr>
 {% for v in views %}
-<tr><td><b>{{ v.seen|sentence }}</b></td><td data-label="claimed against">{{ v.who }}</td><td class="n" data-label="epsilon claimed">{{ v.record.claimed_epsilon|risk }}</td><td class="n" data-label="shown, at least">{{ v.bound|up }}</td><td class="n" data-label="error noticed from">{% if v.noticed is none %}none tried{% else %}{{ v.noticed|risk(2) }} ×{% endif %}</td><td class="{{ v.style }}"><span class="tone">{{ v.record.outcome }}</span></td></tr>
+<tr><td><b>{{ v.seen|sentence }}</b></td><td data-label="claimed against">{{ v.who }}</td><td class="n" data-label="epsilon claimed">{{ v.record.claimed_epsilon|risk }}</td><td class="n" data-label="shown, at least">{{ v.bound|up }}</td><td class="n" data-label="error noticed from">{% if v.record.noticed is none %}none noticed{% else %}{{ v.record.noticed|risk(2) }} ×{% endif %}</td><td class="{{ v.style }}"><span class="tone">{{ v.record.outcome }}</span></td></tr>
 {% endfor %}
 </table></div>
-<p class="muted">More shown than claimed refutes the claim; less proves nothing. “Error noticed from”: how many times too small the noise had to be for this audit to notice in nearly every run.</p>
+<p class="muted">More shown than claimed refutes the claim; less proves nothing. “Error noticed from”: how many times too small the noise had to be for every design of canaries here to show it in nearly every run.</p>
 {% endif %}
 <ul>
 {% if not views %}<li>About the noise nothing: no adversary's view was tested with canaries.</li>
@@ -188,7 +188,7 @@ _TESTS = """\
 {% endfor %}
 </table></div>
 {% for design, tests in v.designs %}
-<p class="small"><b>{{ design }}</b></p>
+<p class="small"><b>{{ design }}</b>{% if tests[0].supplementary %} (adds alarms alone: its silence is not counted on){% endif %}</p>
 <div class="scroll"><table class="wide">
 <tr><th>Test</th><th class="n">bound</th><th class="n">estimate</th><th class="n">alpha</th><th class="n">guesses</th><th class="n">right</th><th class="n">cap</th><th class="n">attainable</th><th class="n">detectable</th><th>refutes</th></tr>
 {% for t in tests %}

@@ -26,6 +26,7 @@ def line(**changes: Any) -> dict[str, Any]:
         "attainable": 1.67345,
         "detectable": 2.0,
         "refutes": False,
+        "supplementary": False,
         **changes,
     }
 
@@ -41,6 +42,7 @@ def view(**changes: Any) -> dict[str, Any]:
         "canaries": 1000,
         "outcome": "CONSISTENT",
         "reason": REASON,
+        "noticed": 2.0,
         "auc": 0.70234,
         "auc_interval": [0.66123, 0.74256],
         "tpr_at_fpr": {"0.01": 0.04012, "0.1": None},
@@ -118,7 +120,7 @@ def audit(**changes: Any) -> AuditRecord:
         "outcome": "CONSISTENT",
         "reason": REASON,
         "claim": {"sentence": certificate()["sentence"], "certificate": certificate()},
-        "views": [view(), view(view="table", observer="public", tests=[line(detectable=None)])],
+        "views": [view(), view(view="table", observer="public", noticed=None, tests=[line(detectable=None)])],
         "leaks": list(LEAKS),
         "not_run": [{"attack": "links", "sees": "table", "reason": "it needs pairs of rows"}],
         "conformance": [

@@ -81,13 +81,19 @@ def test_a_violation_names_what_does_not_hold(undrawn: None) -> None:
     assert "hold." not in words.split("What was found")[1].split("do not hold")[0]
 
 
-def test_the_least_sharp_design_speaks_for_its_view(undrawn: None) -> None:
+def test_a_view_shows_the_error_that_all_its_designs_notice(undrawn: None) -> None:
     found = {}
     for factor in (None, 2.5):
         tests = [line(detectable=1.41), line(design="alternating", detectable=factor)]
-        found[factor] = first_part(write_audit_page(audit(views=[view(tests=tests)])))
-    assert "none tried" in found[None]
+        found[factor] = first_part(write_audit_page(audit(views=[view(tests=tests, noticed=factor)])))
+    assert "none noticed" in found[None] and "1.41 ×" not in found[None]
     assert "2.5 ×" in found[2.5] and "1.41 ×" not in found[2.5]
+
+
+def test_designs_that_only_add_alarms_say_so(undrawn: None) -> None:
+    for supplementary in (True, False):
+        html = write_audit_page(audit(views=[view(tests=[line(supplementary=supplementary)])]))
+        assert ("adds alarms alone" in text_of(html)) == supplementary
 
 
 def test_an_attack_is_judged_by_the_figure_farthest_above_guessing(undrawn: None) -> None:
