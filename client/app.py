@@ -11,7 +11,7 @@ import flwr.app
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.answers import failure_reply
+from client.answers import failure_reply, node_reply
 from client.node import ACTIVITY_FILE, open_session
 from client.session import Session
 from common import wire
@@ -75,6 +75,12 @@ def build_app(
 def app_of(desk: Desk) -> ClientApp:
     """A ClientApp with one handler for each message that a coordinator sends."""
     client_app = ClientApp()
+
+    @client_app.query("present")
+    def present(message: Message, context: Context) -> Message:
+        """A sign of life, of no session: whatever was asked before it is answered, or lost."""
+        run = str(wire.unpack(message.content).config.get("run", ""))
+        return Message(wire.pack(node_reply(run, status="present"), flwr.app), reply_to=message)
 
     @client_app.query("prepare")
     def prepare(message: Message, context: Context) -> Message:

@@ -13,8 +13,8 @@ from common.config import scenario_from_json
 from common.errors import ConfigError, FedembedError
 from common.secagg.keys import Identity
 from server.coordinate import coordinate
+from server.exchange import Exchange
 from server.progress import JournalReporter, Reporter
-from server.rounds import Exchange
 from server.run import Outcome
 from server.sender import Sender
 
@@ -40,7 +40,9 @@ def build_app(
         files = json.loads(str(config.get("benchmarks") or "{}"))
         benchmarks = {name: Path(path) for name, path in files.items()}
         out = Path(str(config["out"]))
-        exchange = Exchange(grid, scenario.federation.round_timeout_s, _sender(config))
+        exchange = Exchange(
+            grid, scenario.federation.round_timeout_s, _sender(config), one_by_one=not config.get("simulation")
+        )
         try:
             finished(coordinate(exchange, scenario, out, reporter=reporter_for(out), benchmarks=benchmarks))
         except FedembedError as error:

@@ -16,8 +16,8 @@ from common.files import atomic_files
 from common.release import ReleaseContents, write_release
 from common.table import EmbeddingTable
 from common.work import Work, work_for
+from server.exchange import Exchange
 from server.progress import Reporter
-from server.rounds import Exchange
 from server.run import FederatedRun, Outcome
 from server.vocabulary import row_domain
 

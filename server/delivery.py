@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,7 +12,10 @@ from common import wire
 from common.table import IntArray
 from common.work import Work
 from server.checkpoint import RunState
-from server.rounds import Exchange, Node, run_payload
+from server.exchange import NODE_UNAVAILABLE, Exchange
+from server.rounds import Node, run_payload
+
+RETURN_S = 60.0
 
 
 class Replies(Protocol):
@@ -60,7 +63,7 @@ class Delivery:
         payload = run_payload(self._run, config, domain.arrays)
         nodes: list[Node] = []
         refusals: list[str] = []
-        for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in node_ids]):
+        for node_id, reply in self._prepared(node_ids, payload):
             if isinstance(reply, str):
                 refusals.append(reply)
             elif reply.config.get("status") == "ready":
@@ -68,10 +71,30 @@ class Delivery:
                 if name and (clients != 1 or name in {node.name for node in nodes}):
                     refusals.append(f"a node answers as {name!r}, which another is, or for several clients")
                 else:
-                    nodes.append(Node(node_ids[index], clients, name=name))
+                    nodes.append(Node(node_id, clients, name=name))
             else:
                 refusals.append(f"{reply.config.get('code')}: {reply.config.get('reason')}")
         return sorted(nodes, key=lambda n: n.node_id), refusals
+
+    def _prepared(self, node_ids: Sequence[int], payload: wire.Payload) -> Iterator[tuple[int, wire.Payload | str]]:
+        """Node by node what it says; one that is not there is waited for and asked once more.
+
+        Flower takes a node whose agent was killed for connected until its last sign of life is a minute old, and lets
+        it come back no earlier.
+        """
+        gone: list[int] = []
+        for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in node_ids]):
+            if reply == NODE_UNAVAILABLE:
+                gone.append(node_ids[index])
+            else:
+                yield node_ids[index], reply
+        if not gone:
+            return
+        back = self._exchange.back(gone, RETURN_S)
+        for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in back]):
+            yield back[index], reply
+        for node_id in set(gone) - set(back):
+            yield node_id, NODE_UNAVAILABLE
 
     def ask(self, kind: str, questions: Sequence[Question], replies: Replies, *, table: RunState | None = None) -> None:
         """Send one wave; a node that lost its table or its run is told again, once.

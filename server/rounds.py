@@ -1,33 +1,27 @@
-"""The round: who is asked, which replies count, and Flower as the carrier.
+"""The round: who is asked, and which replies count.
 
 ``RoundMachine`` is pure: it is told what was asked and what came back, and it ends with one private sum and a count
-of reasons. ``Exchange`` moves payloads over a Flower ``Grid`` and maps failures back to the node that was asked.
+of reasons.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import flwr.app
 import numpy as np
-from flwr.app import Message
-from flwr.serverapp import Grid
 
 from common import wire
-from common.errors import RoundError, WireError
+from common.errors import WireError
 from common.privacy.private_sum import PrivateSum
 from common.table import IntArray
 from common.update import UpdateBatch, scaled, squared_norms
 from common.work import Work
-from server.sender import NOBODY, Sender
 
 # A reply's norm may exceed the clip by float32 rounding alone.
 NORM_SLACK = 1e-4
-POLL_INTERVAL_S, LONGEST_POLL_S = 0.05, 0.5  # each look is a request to the SuperLink: it gets rarer as time goes
 
 
 @dataclass
@@ -140,62 +134,6 @@ class RoundMachine:
 def _refusal(payload: wire.Payload) -> str:
     status = str(payload.config["status"])
     return status if status in {"refused", "failed", "need_full", "unprepared"} else "malformed"
-
-
-class Exchange:
-    """Sends payloads to nodes over a Flower grid and yields what comes back."""
-
-    def __init__(self, grid: Grid, timeout_s: float, sender: Sender = NOBODY) -> None:
-        self._grid = grid
-        self.sender = sender
-        self._timeout_s = timeout_s
-
-    def wait_for_nodes(self, minimum: int) -> list[int]:
-        """Node numbers, once at least ``minimum`` are there.
-
-        Raises:
-            RoundError: they did not come within the round timeout.
-        """
-        deadline = time.monotonic() + self._timeout_s
-        while True:
-            nodes = sorted(self._grid.get_node_ids())
-            if len(nodes) >= minimum:
-                return nodes
-            if time.monotonic() > deadline:
-                raise RoundError(f"{len(nodes)} of {minimum} nodes came within {self._timeout_s:g} s")
-            time.sleep(POLL_INTERVAL_S)
-
-    def send(self, kind: str, payloads: Sequence[tuple[int, wire.Payload]]) -> Iterator[tuple[int, wire.Payload | str]]:
-        """Send payload k to its node and yield ``(k, reply)`` as replies come; a failure yields its reason instead.
-
-        Flower reports a dead node as node 1, so replies are matched by the message they answer, never by sender.
-        """
-        messages = [Message(wire.pack(payload, flwr.app), node, kind) for node, payload in payloads]
-        waiting = {message_id: k for k, message_id in enumerate(self._grid.push_messages(messages))}
-        del messages
-        deadline, pause_s = time.monotonic() + self._timeout_s, POLL_INTERVAL_S
-        while waiting and time.monotonic() < deadline:
-            replies: Iterable[Message] = self._grid.pull_messages(list(waiting))
-            empty = True
-            for reply in replies:
-                empty = False
-                index = waiting.pop(reply.metadata.reply_to_message_id, None)
-                if index is not None:
-                    yield index, _content(reply)
-            pause_s = min(LONGEST_POLL_S, pause_s * 1.25) if empty else POLL_INTERVAL_S
-            if empty:
-                time.sleep(pause_s)
-        for index in waiting.values():
-            yield index, "no_reply"
-
-
-def _content(reply: Message) -> wire.Payload | str:
-    if reply.has_error():
-        return {5: "node_unavailable", 8: "crashed"}.get(reply.error.code, "node_error")
-    try:
-        return wire.unpack(reply.content)
-    except WireError:
-        return "malformed"
 
 
 def cohort_waves(

@@ -21,9 +21,10 @@ from common.work import Work, refuse_large_delta
 from server.aggregation import denominator, dense_sums, drawn_clients, noise_of_sum
 from server.checkpoint import CheckpointDirectory, RunState
 from server.delivery import Delivery, Question
+from server.exchange import Exchange
 from server.optimizers import MeanUpdate, apply_step
 from server.progress import Reporter
-from server.rounds import Exchange, Node, RoundMachine, cohort_waves
+from server.rounds import Node, RoundMachine, cohort_waves
 from server.secure_round import Member
 from server.secure_sums import SecureSums
 

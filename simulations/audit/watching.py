@@ -24,8 +24,8 @@ from common.table import EmbeddingTable, FloatArray, IntArray
 from common.units import ClientStore, Units
 from common.update import RowBatch, UpdateBatch, concatenated
 from common.work import Work
+from server.exchange import Exchange
 from server.progress import Reporter
-from server.rounds import Exchange
 from server.run import FederatedRun
 from simulations.audit.canaries import Canaries
 from simulations.audit.planting import Planted

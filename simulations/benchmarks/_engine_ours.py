@@ -26,7 +26,7 @@ from common.config import Scenario, build_scenario
 from common.table import RowDomain
 from common.units import ClientStore, Units
 from common.work import Work, work_for
-from server.rounds import Exchange
+from server.exchange import Exchange
 from server.run import FederatedRun
 from simulations.federation import GivenStore
 

@@ -19,8 +19,8 @@ from common.errors import ConfigError, PrivacyConfigError, RoundError
 from common.table import RowDomain
 from common.units import ClientStore, Record
 from common.work import Work, work_for
+from server.exchange import Exchange
 from server.progress import LogReporter
-from server.rounds import Exchange
 from server.run import FederatedRun, Outcome
 from simulations.engine import FIRST_NODE_ID, InProcessGrid
 from simulations.federation import GivenStore

@@ -1,0 +1,132 @@
+"""The exchange between sites: what a node loses is sent again, what it is slow at is not; nothing is taken twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import flwr.app
+import pytest
+from flwr.app import Error, Message
+from flwr.clientapp import ClientApp
+
+from common import wire
+from server import exchange as exchange_module
+from server.exchange import MOST_TIMES, SILENCE_S, Exchange
+from server.rounds import run_payload
+from simulations.engine import InProcessGrid
+
+NODE = 7
+Behaviour = Callable[["Grid", str, int], float | None]
+
+
+class Grid:
+    """Nodes that answer one message after the other, in the seconds that a behaviour says; ``None``: never, and lost.
+
+    A behaviour is told the kind of a message and how many of this kind came before.
+    """
+
+    def __init__(self, behaviour: Behaviour, *, online: Callable[[float], bool] = lambda now: True) -> None:
+        InProcessGrid(ClientApp(), [{}])  # Flower's messages want to know which task makes them
+        self.now, self.behaviour, self.online = 0.0, behaviour, online
+        self.free_at: dict[int, float] = {}
+        self.sent: list[tuple[str, int]] = []
+        self._due: dict[str, tuple[float, Message]] = {}
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def get_node_ids(self) -> list[int]:
+        return [NODE] if self.online(self.now) else []
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        return [self._take(message) for message in messages]
+
+    def _take(self, message: Message) -> str:
+        kind, node, name = message.metadata.message_type, message.metadata.dst_node_id, f"m{len(self.sent)}"
+        before = sum(k == kind and n == node for k, n in self.sent)
+        self.sent.append((kind, node))
+        message.metadata.__dict__["_message_id"] = name
+        if not self.online(self.now):
+            self._due[name] = (self.now, Message(Error(5), reply_to=message))
+        elif (seconds := self.behaviour(self, kind, before)) is not None:
+            self.free_at[node] = max(self.now, self.free_at.get(node, 0.0)) + seconds
+            reply = wire.pack(run_payload("run", {"status": "done", "copy": before}, {}), flwr.app)
+            self._due[name] = (self.free_at[node], Message(reply, reply_to=message))
+        return name
+
+    def pull_messages(self, names: Sequence[str]) -> list[Message]:
+        ready = [name for name in names if name in self._due and self._due[name][0] <= self.now]
+        return [self._due.pop(name)[1] for name in ready]
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.sent]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    def ask(grid: Grid, *, timeout_s: float = 3600.0, one_by_one: bool = True) -> Any:
+        monkeypatch.setattr(exchange_module, "time", SimpleNamespace(sleep=grid.sleep, monotonic=lambda: grid.now))
+        made = Exchange(grid, timeout_s, one_by_one=one_by_one, clock=lambda: grid.now)  # type: ignore[arg-type]
+        ((index, reply),) = made.send("train.round", [(NODE, run_payload("run", {}, {}))])
+        assert index == 0
+        return reply
+
+    return ask
+
+
+def lost_first(copies: int) -> Behaviour:
+    """A node that loses so many copies of the question, and answers everything else at once."""
+    return lambda grid, kind, before: None if kind == "train.round" and before < copies else 1.0
+
+
+def test_a_quick_node_is_asked_once(asked: Callable[..., Any]) -> None:
+    grid = Grid(lambda *_: 7.0)
+    assert asked(grid).config["status"] == "done"
+    assert grid.kinds() == ["train.round"]
+
+
+def test_a_slow_node_gets_one_reminder_and_no_second_copy(asked: Callable[..., Any]) -> None:
+    grid = Grid(lambda grid, kind, before: 3000.0 if kind == "train.round" else 0.1)
+    assert asked(grid).config["copy"] == 0
+    assert grid.kinds() == ["train.round", "query.present"]
+
+
+def test_what_a_node_has_lost_is_sent_again(asked: Callable[..., Any]) -> None:
+    grid = Grid(lost_first(1))
+    assert asked(grid).config["copy"] == 1
+    assert grid.kinds() == ["train.round", "query.present", "query.present", "train.round"]
+    assert grid.now < SILENCE_S + 10
+
+
+def test_what_a_node_loses_every_time_is_lost(asked: Callable[..., Any]) -> None:
+    grid = Grid(lost_first(1000))
+    assert asked(grid) == "lost"
+    assert grid.kinds().count("train.round") == MOST_TIMES
+    assert grid.now < (SILENCE_S + 10) * MOST_TIMES
+
+
+def test_a_node_that_is_gone_is_told_of_by_flower(asked: Callable[..., Any]) -> None:
+    assert asked(Grid(lambda *_: 1.0, online=lambda now: False)) == "node_unavailable"
+
+
+def test_nodes_that_do_not_answer_in_order_are_never_reminded(asked: Callable[..., Any]) -> None:
+    grid = Grid(lost_first(1))
+    assert asked(grid, one_by_one=False, timeout_s=600.0) == "no_reply"
+    assert grid.kinds() == ["train.round"]
+
+
+def test_a_node_that_never_answers_anything_is_waited_for_until_the_timeout(asked: Callable[..., Any]) -> None:
+    grid = Grid(lambda *_: None)
+    assert asked(grid, timeout_s=600.0) == "no_reply"
+    assert grid.kinds() == ["train.round", "query.present"]
+
+
+def test_the_nodes_that_are_back_are_known_once_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for away_s, waited_s in ((20.0, 20.0), (1e9, 60.0)):
+        grid = Grid(lambda *_: 1.0, online=lambda now, away_s=away_s: now >= away_s)  # type: ignore[misc]
+        monkeypatch.setattr(exchange_module, "time", SimpleNamespace(sleep=grid.sleep))
+        made = Exchange(grid, 3600.0, clock=lambda grid=grid: grid.now)  # type: ignore[arg-type, misc]
+        assert made.back([NODE], 60.0) == ([NODE] if away_s < 60 else [])
+        assert waited_s <= grid.now <= waited_s + 1
