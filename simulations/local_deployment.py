@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from server.coordinator import home as coordinator_homes
 from server.coordinator import processes, runs, sites
 
 UP_TIMEOUT_S, POLL_INTERVAL_S = 180.0, 0.5
+UP_TIMEOUT_S_OF_A_SITE = 10.0  # its registration is a process of Flower's, and so is its node
 _POLICY = """max_epsilon = inf
 max_delta = 1e-3
 modes = ["local", "distributed", "example"]
@@ -53,11 +54,28 @@ class LocalDeployment:
         return runs.run_named(self.coordinator, name)
 
 
+Starter = Callable[[Path, Mapping[str, agent_homes.AgentHome]], AbstractContextManager[None]]
+
+
 @contextmanager
-def local_deployment(folder: Path, texts: Mapping[str, Path]) -> Iterator[LocalDeployment]:
+def each_supervised(folder: Path, agents: Mapping[str, agent_homes.AgentHome]) -> Iterator[None]:
+    """Every agent under an ``agent up`` of its own, as sites run them."""
+    with ExitStack() as stack:
+        for name, home in agents.items():
+            _up(stack, folder, name, ["agent", "up", "--home", str(home.folder)])
+        yield
+
+
+@contextmanager
+def local_deployment(
+    folder: Path, texts: Mapping[str, Path], *, start: Starter = each_supervised
+) -> Iterator[LocalDeployment]:
     """Coordinator and one agent a text file, enrolled, approved and connected; all ended when the block ends.
 
     Root's agents run as ``nobody``, who must reach the folder, the texts and this Python.
+
+    Args:
+        start: runs the agents' programs.
 
     Raises:
         DeploymentError: something does not start; the end of its output is in the message.
@@ -67,23 +85,26 @@ def local_deployment(folder: Path, texts: Mapping[str, Path]) -> Iterator[LocalD
     coordinator = coordinator_homes.make_home(
         folder / "coordinator", "trial", ["127.0.0.1"], bind="127.0.0.1", port=free_port(), first_port=_three_ports()
     )
-    agents = {name: _agent(folder, coordinator, name, path) for name, path in texts.items()}
+    agents = {name: _enrolled(folder, coordinator, name, path) for name, path in texts.items()}
+    timeout = UP_TIMEOUT_S + UP_TIMEOUT_S_OF_A_SITE * len(agents)
     with ExitStack() as stack:
         _up(stack, folder, "coordinator", ["coordinator", "up", "--home", str(coordinator.folder)])
-        _wait(lambda: is_up(coordinator.folder), folder / "coordinator.out")
-        for name, home in agents.items():
-            _up(stack, folder, name, ["agent", "up", "--home", str(home.folder)])
+        bundle = own_bundle()
+        for home in agents.values():  # while the coordinator registers the sites
+            approval.approve(home, bundle)
+        _wait(lambda: is_up(coordinator.folder), folder / "coordinator.out", timeout)
+        stack.enter_context(start(folder, agents))
         environment = processes.environment_of(coordinator)
 
         def connected() -> bool:
             known = sites.registered(coordinator, environment)
             return all(known.get(name, {}).get("status") == "online" for name in agents)
 
-        _wait(connected, folder / f"{next(iter(agents))}.out")
+        _wait(connected, folder / "coordinator.out", timeout)
         yield LocalDeployment(coordinator, agents)
 
 
-def _agent(folder: Path, coordinator: coordinator_homes.Home, name: str, path: Path) -> agent_homes.AgentHome:
+def _enrolled(folder: Path, coordinator: coordinator_homes.Home, name: str, path: Path) -> agent_homes.AgentHome:
     user = "nobody" if os.geteuid() == 0 else getpass.getuser()
     home = agent_homes.make_home(
         folder / name,
@@ -94,7 +115,6 @@ def _agent(folder: Path, coordinator: coordinator_homes.Home, name: str, path: P
         first_port=_three_ports(),
     )
     home.inside(agent_homes.POLICY_FILE).write_text(_POLICY)
-    approval.approve(home, own_bundle())
     sites.enroll(coordinator, home.inside(agent_homes.ENROLMENT_FILE))
     sites.decide(coordinator, name, sites.APPROVED)
     return home
@@ -106,8 +126,8 @@ def _up(stack: ExitStack, folder: Path, name: str, arguments: list[str]) -> None
     stack.enter_context(background(command, cwd=folder, environment=os.environ, log=log))
 
 
-def _wait(ready: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + UP_TIMEOUT_S
+def _wait(ready: Callable[[], bool], log: Path, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
     while not ready():
         if time.monotonic() > deadline:
             raise DeploymentError(f"the deployment did not come up: {tail(log.read_text(errors='replace'))}")
