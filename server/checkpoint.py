@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
@@ -19,6 +20,8 @@ from common.files import atomic_files, disk_errors
 from common.table import FloatArray, IntArray
 
 _SELECTED = "selected/rows"
+_DIGEST_BYTES = 32
+_STATE = "state.safetensors"
 
 
 @dataclass
@@ -54,7 +57,7 @@ class CheckpointDirectory:
     """
 
     def __init__(self, directory: Path, run_digest: str) -> None:
-        self._state_path = directory / "state.safetensors"
+        self._state_path = directory / _STATE
         self._journal_path = directory / "journal.jsonl"
         self._digest = run_digest
         with disk_errors(directory):
@@ -100,15 +103,16 @@ class CheckpointDirectory:
         if not self._state_path.exists():
             return None
         raw = self._state_path.read_bytes()
-        if hashlib.sha256(raw[32:]).digest() != raw[:32]:
+        digest, content = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
             raise CheckpointError(f"{self._state_path} is damaged", remedy="Remove the directory and start again.")
-        metadata = _metadata(raw[32:])
+        metadata = _metadata(io.BytesIO(content))
         if metadata.get("run") != self._digest:
             raise CheckpointError(f"{self._state_path.parent} holds a run of another scenario or seed")
         from safetensors.numpy import load
 
         facts = json.loads(metadata["facts"])
-        arrays = {n: v.copy() for n, v in load(raw[32:]).items()}
+        arrays = {n: v.copy() for n, v in load(content).items()}
         parts = _part(arrays, "parameter/"), _part(arrays, "optimizer/")
         return RunState(facts["round"], *parts, history=facts["history"], selected=arrays.get(_SELECTED))
 
@@ -140,9 +144,20 @@ class CheckpointDirectory:
         return entries
 
 
-def _metadata(content: bytes) -> Mapping[str, str]:
-    size = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + size]).get("__metadata__", {})
+def last_round(directory: Path) -> int:
+    """The round of the checkpoint in a directory, by its header alone; 0 where there is none that can be read."""
+    try:
+        with (directory / _STATE).open("rb") as file:
+            file.seek(_DIGEST_BYTES)
+            return int(json.loads(_metadata(file)["facts"])["round"])
+    except (OSError, ValueError, KeyError, OverflowError):
+        return 0
+
+
+def _metadata(file: BinaryIO) -> Mapping[str, str]:
+    """The texts in the header of a safetensors file, from where the file stands."""
+    size = int.from_bytes(file.read(8), "little")
+    return json.loads(file.read(size)).get("__metadata__", {})
 
 
 def _part(arrays: Mapping[str, FloatArray], prefix: str) -> dict[str, FloatArray]:

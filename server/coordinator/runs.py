@@ -15,14 +15,19 @@ from common.config import Scenario, scenario_from_json
 from common.deployment.bundle import RUN_KEYS, bundle_of
 from common.deployment.flower import CONNECTION, assemble_app, json_output, start_run
 from common.deployment.journal import Journal, now
-from common.errors import DeploymentError, FedembedError, RoundError
+from common.errors import DeploymentError, RoundError
 from common.files import atomic_files
+from server.checkpoint import last_round
 from server.coordinate import RELEASE_FOLDER, STATE_FOLDER
 from server.coordinator.home import Home
 from server.progress import ROUNDS_FILE
 
 RUN_FILE = "run.json"
-POLL_INTERVAL_S = 1.0
+POLL_INTERVAL_S = 0.5
+STATUS_INTERVAL_S = (
+    15.0  # asking Flower costs a second of computing: a run says itself how it ends, unless it is killed
+)
+LAST_EVENTS = ("done", "failed")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -130,15 +135,16 @@ def follow(home: Home, name: str, environment: Mapping[str, str]) -> Iterator[di
         RoundError: it ended otherwise than completed; what the app said last is in the message.
     """
     run = run_named(home, name)
-    told = 0
-    while True:
-        found = status(run, environment)
-        lines = list(Journal(run.folder / ROUNDS_FILE).read())
+    lines: list[dict[str, Any]] = []
+    found, asked = "", -STATUS_INTERVAL_S
+    while not found.startswith("finished"):
+        ending = sum(line["event"] in LAST_EVENTS for line in lines) >= len(run.submissions)
+        if ending or time.monotonic() - asked >= STATUS_INTERVAL_S:
+            found, asked = status(run, environment), time.monotonic()
+        else:
+            time.sleep(POLL_INTERVAL_S)
+        told, lines = len(lines), list(Journal(run.folder / ROUNDS_FILE).read())
         yield from lines[told:]
-        told = len(lines)
-        if found.startswith("finished"):
-            break
-        time.sleep(POLL_INTERVAL_S)
     if found != "finished:completed":
         last = lines[-1] if lines else {}
         raise RoundError(
@@ -161,19 +167,7 @@ def run_named(home: Home, name: str) -> Run:
     except OSError:
         raise DeploymentError(f"there is no run {name!r}", remedy="`fedembed coordinator runs` lists them.") from None
     scenario = scenario_from_json(raw["scenario"])
-    return Run(name, folder, scenario, tuple(raw["submissions"]), _rounds_done(folder, scenario))
-
-
-def _rounds_done(folder: Path, scenario: Scenario) -> int:
-    from server.checkpoint import CheckpointDirectory
-
-    if not (folder / STATE_FOLDER / "state.safetensors").exists():
-        return 0
-    try:
-        state = CheckpointDirectory(folder / STATE_FOLDER, scenario.digest).load()
-    except FedembedError:
-        return 0
-    return 0 if state is None else state.round
+    return Run(name, folder, scenario, tuple(raw["submissions"]), last_round(folder / STATE_FOLDER))
 
 
 def _refuse_unfit(home: Home, scenario: Scenario) -> None:
