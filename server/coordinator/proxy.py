@@ -6,6 +6,8 @@ from common.errors import DeploymentError
 from common.files import atomic_files
 from server.coordinator.home import Home
 
+LOGS = ("proxy-access.log", "proxy-error.log")
+
 _TEMPLATE = """# Written by `fedembed coordinator up` from coordinator.toml; changes here are lost.
 # Flower's SuperLink answers three interfaces on one port, and two of them ask for no password.
 # Sites reach the fleet interface through this proxy; the others stay on loopback.
@@ -26,9 +28,9 @@ http {{
     uwsgi_temp_path "{folder}/nginx/uwsgi";
     scgi_temp_path "{folder}/nginx/scgi";
     limit_req_zone $binary_remote_addr zone=sites:10m rate={rate}r/s;
-    limit_req_status 429;
+    limit_req_status 503;  # Flower's node asks again after 503; 429 ends it, and what it was sent is lost
     limit_conn_zone $binary_remote_addr zone=open:10m;
-    limit_conn_status 429;
+    limit_conn_status 503;
 
     server {{
         listen {address} ssl;
