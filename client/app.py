@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,16 +37,16 @@ class Desk:
         failed: where there is one, it is told of every error, and the answer is a refusal: Flower would send the text
             of others to the coordinator, and it may speak of the data. Without one, errors that are not fedembed's own
             are raised.
-        told: hears of every answer before it leaves: node, kind of message, message and answer.
+        told: hears of every answer before it leaves: node, kind of message, answer, and the seconds that it took.
     """
 
     session_for: Callable[[Context], Session]
     failed: Callable[[Exception], None] | None = None
-    told: Callable[[Context, str, wire.Payload, wire.Payload], None] = lambda context, kind, asked, reply: None
+    told: Callable[[Context, str, wire.Payload, float], None] = lambda context, kind, reply, seconds: None
 
     def answer(self, message: Message, context: Context, handle: Handler) -> Message:
         """The reply to a message."""
-        payload = wire.unpack(message.content)
+        payload, began = wire.unpack(message.content), time.monotonic()
         try:
             reply = handle(self._session(context), payload)
         except Exception as error:
@@ -54,7 +55,7 @@ class Desk:
             if self.failed is not None:
                 self.failed(error)
             reply = failure_reply(str(payload.config.get("run", "")), error)
-        self.told(context, message.metadata.message_type, payload, reply)
+        self.told(context, message.metadata.message_type, reply, time.monotonic() - began)
         return Message(wire.pack(reply, flwr.app), reply_to=message)
 
     def _session(self, context: Context) -> Session:
@@ -112,12 +113,14 @@ def _logged(error: Exception) -> None:
         _LOG.error("the node failed", exc_info=error)
 
 
-def _recorded(context: Context, kind: str, asked: wire.Payload, reply: wire.Payload) -> None:
-    """A line in the site's own journal: which message, what answer; public facts of runs alone."""
+def _recorded(context: Context, kind: str, reply: wire.Payload, seconds: float) -> None:
+    """A line in the site's own journal: which message, what answer, how long it took."""
     folder = context.node_config.get("state-dir")
     if folder:
         facts = {key: reply.config[key] for key in ("run", "status", "code", "reason", "round") if key in reply.config}
-        Journal(Path(str(folder)) / ACTIVITY_FILE).write("answered", {"kind": kind, **facts})
+        Journal(Path(str(folder)) / ACTIVITY_FILE).write(
+            "answered", {"kind": kind, **facts, "seconds": round(seconds, 3)}
+        )
 
 
 app = app_of(Desk(session_of, _logged, _recorded))
