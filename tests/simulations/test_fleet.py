@@ -41,11 +41,11 @@ def test_a_number_of_agents_that_is_none(text: str, monkeypatch: pytest.MonkeyPa
 
 def test_every_reply_that_is_not_ok_is_counted_under_its_reason() -> None:
     told = [
-        {"time": "t", "event": "round", "round": 1, "rounds": 20, "seconds": 3.5, "no_reply": 2, "failed": 0},
+        {"time": "t", "event": "round", "round": 1, "rounds": 20, "seconds": 3.5, "ok": 8, "no_reply": 2, "failed": 0},
         {"time": "t", "event": "round", "round": 2, "rounds": 20, "seconds": 3.5, "no_reply": 1, "late": 4},
     ]
     assert fleet.not_ok(told) == {"no_reply": 3, "late": 4}
-    assert fleet.not_ok([{"event": "round", "round": 1, "seconds": 2.0}]) == {}
+    assert fleet.not_ok([{"event": "round", "round": 1, "seconds": 2.0, "ok": 9}]) == {}
 
 
 def test_a_site_that_answers_a_round_twice_has_answered_it_once(tmp_path: Path) -> None:
@@ -110,9 +110,8 @@ def test_requests_that_were_refused_miss_the_bar() -> None:
     fine = [{"time": "a", "status": 200, "path": "/v1/fleet/push-messages"}] * 3
     rows = {row.measure: row for row in fleet._of_proxy(fine, 3)}
     assert rows["requests that the proxy refused"].holds and rows["requests in the busiest second"].value == 3
-    for status in (429, 503):
-        refused = fleet._of_proxy([*fine, {"time": "b", "status": status, "path": "/v1/fleet/x"}], 3)
-        assert next(iter(refused)).holds is False
+    refused = fleet._of_proxy([*fine, {"time": "b", "status": 503, "path": "/v1/fleet/x"}], 3)
+    assert next(iter(refused)).holds is False
 
 
 def _program(tmp_path: Path) -> Program:
