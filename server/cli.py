@@ -121,13 +121,20 @@ def revoke(name: NameArgument, *, home: HomeOption = HERE, json_output: JsonOpti
 
 def _decide(name: str, status: str, folder: Path, json_output: bool) -> None:
     from common.deployment.running import is_up
+    from common.errors import DeploymentError
     from server.coordinator import sites
     from server.coordinator.processes import environment_of
 
     home = opened(folder)
     site = sites.decide(home, name, status)
     if is_up(home.folder):
-        sites.register(home, environment_of(home))
+        try:
+            sites.register(home, environment_of(home))
+        except DeploymentError as error:
+            raise DeploymentError(
+                f"{name} is {status} in {home.folder}, but {error.message}",
+                remedy="Repeat the command; the coordinator does so by itself when its SuperLink starts again.",
+            ) from None
     answer(
         json_output, asdict(site), f"{name}: {status}" + ("" if is_up(home.folder) else " (when the coordinator is up)")
     )

@@ -151,11 +151,19 @@ def start_run(app: Path, environment: Mapping[str, str], *, federation: str = ""
     return str(output["run-id"])
 
 
-def json_output(command: Sequence[str], environment: Mapping[str, str]) -> Any:
-    """Run a Flower command that prints JSON. Raises ``RoundError`` with Flower's own message."""
-    done = subprocess.run(
-        [tool(command[0]), *command[1:]], env=dict(environment), capture_output=True, text=True, check=False
-    )
+def json_output(command: Sequence[str], environment: Mapping[str, str], *, timeout_s: float | None = None) -> Any:
+    """Run a Flower command that prints JSON. Raises ``RoundError`` with Flower's own message, or when it is late."""
+    try:
+        done = subprocess.run(
+            [tool(command[0]), *command[1:]],
+            env=dict(environment),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired:
+        raise RoundError(f"Flower has not answered for {timeout_s:g} s") from None
     try:
         answer = json.loads(done.stdout)
     except json.JSONDecodeError:

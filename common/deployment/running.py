@@ -35,7 +35,10 @@ def run_until_told(
     watching: Watching,
     started: Callable[[], Mapping[str, object]],
 ) -> None:
-    """Run until SIGTERM or SIGINT; ``started`` is called once everything runs, and what it returns is told.
+    """Run until SIGTERM or SIGINT.
+
+    Args:
+        started: called once everything runs and ``is_up`` says so; what it returns is told.
 
     Raises:
         DeploymentError: a program did not start.
@@ -51,8 +54,8 @@ def run_until_told(
 
     supervisor.start()
     try:
-        tell.write("up", started())
         write_whole(folder / UP_FILE, json.dumps({"pid": os.getpid()}).encode())
+        tell.write("up", started())
         with watched(watching.health_port, watching.metrics_port, supervisor.alive, measure):
             supervisor.watch()
     finally:

@@ -29,6 +29,7 @@ with contextlib.redirect_stdout(sys.stderr):
 print(json.dumps([[str(n.node_id), n.status, n.public_key.decode("latin-1")] for n in nodes]))
 """
 _GONE = "unregistered"
+TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def remove(node: Node, environment: Mapping[str, str]) -> None:
 
 def _told(command: list[str], environment: Mapping[str, str]) -> Any:
     try:
-        return json_output(command, environment)
+        return json_output(command, environment, timeout_s=TIMEOUT_S)
     except RoundError as error:
         raise DeploymentError(f"the SuperLink does not do as told: {error.message}") from None
 

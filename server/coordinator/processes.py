@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from common.deployment.certificates import expires
 from common.deployment.flower import flower_environment, port_answers, write_connection
@@ -43,15 +44,18 @@ def programs(home: Home) -> list[Program]:
     nginx += ["-c", str(folder / "nginx" / "nginx.conf")]
     quick = {**environment, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": EXECUTOR_POLL_S}
 
-    def program(
-        name: str, command: list[str], env: Mapping[str, str], ready: Callable[[], bool] = lambda: True
-    ) -> Program:
-        return Program(name, command, env, folder / "state", folder / "logs" / f"{name}.log", ready)
+    def program(name: str, command: list[str], env: Mapping[str, str], **options: Any) -> Program:
+        return Program(name, command, env, folder / "state", folder / "logs" / f"{name}.log", **options)
 
+    def settle() -> None:
+        sites.register(home, environment)
+
+    more = [folder / "logs" / name for name in proxy.LOGS]
     return [
-        program("superlink", superlink, environment, partial(port_answers, port)),
+        program("superlink", superlink, environment, ready=partial(port_answers, port), settle=settle),
         program("executor", executor, quick),
-        program("proxy", nginx, environment, partial(_proxy_answers, home)),
+        # Whoever was revoked while the SuperLink was down is taken out before anybody can reach it.
+        program("proxy", nginx, environment, ready=partial(_proxy_answers, home), behind="superlink", more_logs=more),
     ]
 
 
@@ -68,8 +72,9 @@ def up(home: Home, tell: Journal) -> None:
     loopback = home.settings.loopback
 
     def started() -> dict[str, object]:
-        fresh = sites.register(home, environment_of(home))
-        return {"registered": fresh, "public_port": home.settings.public.port}
+        sites.register(home, environment_of(home))  # for what was decided before the commands could see that we are up
+        approved = [site.name for site in sites.sites(home) if site.status == sites.APPROVED]
+        return {"approved": approved, "public_port": home.settings.public.port}
 
     watching = Watching(loopback.health_port, loopback.metrics_port, partial(_gauges, home))
     run_until_told(home.folder, programs(home), tell, watching, started)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from common.errors import DeploymentError
-from server.coordinator import fleet, sites
+from server.coordinator import fleet, processes, sites
 from server.coordinator.home import INVITATION_FILE, SETTINGS_FILE, Home, make_home, open_home
 from server.coordinator.sites import APPROVED, PENDING, REVOKED
 
@@ -249,8 +249,20 @@ def test_what_flower_lists_is_told_by_key(monkeypatch: pytest.MonkeyPatch) -> No
     private = ec.generate_private_key(ec.SECP384R1())
     pem = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     listed = [["1", "online", pem], ["2", "unregistered", pem], ["3", "offline", "no key"]]
-    monkeypatch.setattr(fleet, "json_output", lambda command, environment: listed)
+    monkeypatch.setattr(fleet, "json_output", lambda command, environment, timeout_s: listed)
     assert [(n.number, n.status, n.key) for n in fleet.nodes({})] == [
         ("1", "online", key_text(private)),
         ("3", "offline", ""),
     ]
+
+
+def test_the_proxy_opens_when_it_is_settled_who_may_pass(home: Home, superlink: SuperLink) -> None:
+    """A site that was revoked while the coordinator was down is out before anybody can reach the SuperLink."""
+    sites.enroll(home, request(home))
+    sites.decide(home, "north", APPROVED)
+    sites.register(home, {})
+    sites.decide(home, "north", REVOKED)
+    first, *_, proxy = processes.programs(home)
+    assert (first.name, proxy.name, proxy.behind) == ("superlink", "proxy", "superlink")
+    first.settle()
+    assert superlink.keys == []
