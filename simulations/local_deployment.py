@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -62,7 +63,7 @@ def each_supervised(folder: Path, agents: Mapping[str, agent_homes.AgentHome]) -
     """Every agent under an ``agent up`` of its own, as sites run them."""
     with ExitStack() as stack:
         for name, home in agents.items():
-            _up(stack, folder, name, ["agent", "up", "--home", str(home.folder)])
+            _up(stack, folder / f"{name}.out", "agent", home.folder)
         yield
 
 
@@ -82,13 +83,16 @@ def local_deployment(
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
+    names, taken = ["127.0.0.1"], set[int]()
     coordinator = coordinator_homes.make_home(
-        folder / "coordinator", "trial", ["127.0.0.1"], bind="127.0.0.1", port=free_port(), first_port=_three_ports()
+        folder / "coordinator", "trial", names, bind=names[0], port=free_port(), first_port=three_ports(taken)
     )
-    agents = {name: _enrolled(folder, coordinator, name, path) for name, path in texts.items()}
+    agents = {
+        name: _enrolled(folder / name, coordinator, path, first_port=three_ports(taken)) for name, path in texts.items()
+    }
     timeout = UP_TIMEOUT_S + UP_TIMEOUT_S_OF_A_SITE * len(agents)
     with ExitStack() as stack:
-        _up(stack, folder, "coordinator", ["coordinator", "up", "--home", str(coordinator.folder)])
+        _up(stack, folder / "coordinator.out", "coordinator", coordinator.folder)
         bundle = own_bundle()
         for home in agents.values():  # while the coordinator registers the sites
             approval.approve(home, bundle)
@@ -104,15 +108,18 @@ def local_deployment(
         yield LocalDeployment(coordinator, agents)
 
 
-def _enrolled(folder: Path, coordinator: coordinator_homes.Home, name: str, path: Path) -> agent_homes.AgentHome:
+def _enrolled(
+    folder: Path, coordinator: coordinator_homes.Home, path: Path, *, first_port: int
+) -> agent_homes.AgentHome:
+    name = folder.name
     user = "nobody" if os.geteuid() == 0 else getpass.getuser()
     home = agent_homes.make_home(
-        folder / name,
+        folder,
         coordinator.inside(coordinator_homes.INVITATION_FILE),
         name=name,
         data=("text", str(path)),
         user=user,
-        first_port=_three_ports(),
+        first_port=first_port,
     )
     home.inside(agent_homes.POLICY_FILE).write_text(_POLICY)
     sites.enroll(coordinator, home.inside(agent_homes.ENROLMENT_FILE))
@@ -120,10 +127,14 @@ def _enrolled(folder: Path, coordinator: coordinator_homes.Home, name: str, path
     return home
 
 
-def _up(stack: ExitStack, folder: Path, name: str, arguments: list[str]) -> None:
-    command = [sys.executable, "-c", "import sys; from simulations.cli import main; sys.exit(main())", *arguments]
-    log = folder / f"{name}.out"
-    stack.enter_context(background(command, cwd=folder, environment=os.environ, log=log))
+def up_command(kind: str, folder: Path) -> list[str]:
+    """What starts a coordinator or an agent, by this Python, installed or not."""
+    start = "import sys; from simulations.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", start, kind, "up", "--home", str(folder)]
+
+
+def _up(stack: ExitStack, log: Path, kind: str, folder: Path) -> None:
+    stack.enter_context(background(up_command(kind, folder), cwd=log.parent, environment=os.environ, log=log))
 
 
 def _wait(ready: Callable[[], bool], log: Path, timeout_s: float) -> None:
@@ -134,9 +145,13 @@ def _wait(ready: Callable[[], bool], log: Path, timeout_s: float) -> None:
         time.sleep(POLL_INTERVAL_S)
 
 
-def _three_ports() -> int:
-    """The first of three free ports in a row."""
+def three_ports(taken: set[int]) -> int:
+    """The first of three free ports in a row; told ``taken``, and no other that stands there.
+
+    They lie below those that Linux gives to outgoing connections: fifty sites have enough of these to take one away.
+    """
     while True:
-        first = free_port()
-        if first < 65_000 and not any(port_answers(first + k) for k in range(1, 3)):
+        first = 20_000 + 3 * secrets.randbelow(4_000)
+        if first not in taken and not any(port_answers(first + k) for k in range(3)):
+            taken.add(first)
             return first

@@ -18,6 +18,7 @@ from common.work import work_for
 from simulations import benchmarks
 from simulations.benchmarks import _fleet_agents, _fleet_memory, fleet
 from simulations.benchmarks._fleet_memory import Sample, growth
+from simulations.local_deployment import three_ports
 
 WAIT_S = 10.0
 
@@ -158,3 +159,15 @@ def test_a_program_that_fails_says_so_in_its_log_and_never_goes_on_as_its_parent
 def test_the_functions_are_those_of_the_agents_commands(tmp_path: Path) -> None:
     node = _fleet_agents.entry_of(_program(tmp_path))
     assert node.__name__ == "flower_supernode"
+
+
+def test_the_ports_of_many_sites_are_their_own() -> None:
+    taken: set[int] = set()
+    firsts = [three_ports(taken) for _ in range(60)]
+    ports = {first + k for first in firsts for k in range(3)}
+    assert len(ports) == 180 and max(ports) < 32_768  # from there on Linux gives them to outgoing connections
+
+
+def test_ports_that_answer_are_not_given_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulations.local_deployment.port_answers", lambda port: port % 2 == 0 and port < 31_000)
+    assert three_ports(set()) > 30_990
