@@ -34,8 +34,8 @@ from common.deployment.flower import (
 from common.deployment.journal import Journal
 from common.errors import DependencyError, RoundError
 from server.progress import ROUNDS_FILE
-from simulations import corpora
 from simulations.benchmarks import _deployment_flower
+from simulations.benchmarks._deployment_texts import generated_texts
 from simulations.benchmarks._harness import Row, at_most, reported
 from simulations.local_deployment import LocalDeployment, local_deployment
 
@@ -80,7 +80,7 @@ class Deployment:
             folder.chmod(0o755)
             floor = statistics.median(_floor(folder / "flower"))
             rows = [reported("Flower's own empty exchange, 3 nodes: seconds", floor)]
-            texts, vocabulary = _texts(folder / "texts")
+            texts, vocabulary = generated_texts(folder / "texts", SITES)
             with local_deployment(folder / "ours", texts) as deployed:
                 for mode in MODES:
                     rows += _measured(deployed, mode, scenario_of(mode, vocabulary), floor)
@@ -104,18 +104,6 @@ def scenario_of(mode: str, vocabulary: Path) -> Scenario:
             "training": {"local_steps": 2, "batch_size": 8},
         }
     )
-
-
-def _texts(folder: Path) -> tuple[dict[str, Path], Path]:
-    """A generated text a site, and the public words."""
-    folder.mkdir()
-    records = [record.value for record in corpora.load("planted")]
-    texts = {name: folder / f"{name}.txt" for name in SITES}
-    for k, path in enumerate(texts.values()):
-        path.write_text("\n".join(records[k::30]) + "\n")
-    words = folder / "words.tsv"
-    words.write_text("".join(f"{w}\t{n}\n" for w, n in corpora.vocabulary("planted").items()))
-    return texts, words
 
 
 def _measured(deployed: LocalDeployment, mode: str, scenario: Scenario, floor: float) -> Iterator[Row]:
