@@ -152,7 +152,10 @@ def site_description(site: Path) -> tuple[str, DataConfig, Party | None]:
         data = DataConfig.model_validate(raw.get("data", {}))
         name = str(raw["name"])
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError, KeyError) as error:
-        raise ConfigError(f"cannot use the site file {site} ({type(error).__name__})") from None
+        raise ConfigError(
+            f"cannot use the site file {site} ({type(error).__name__})",
+            remedy="Correct it; `fedembed agent check` reads it without sending anything.",
+        ) from None
     path = Path(data.path)
     data = data.model_copy(update={"path": str(path if path.is_absolute() else site.parent / path)})
     party = party_from(raw["secure_aggregation"], name, site.parent) if "secure_aggregation" in raw else None

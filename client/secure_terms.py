@@ -19,6 +19,8 @@ from common.secagg.terms import Terms
 from common.secure_terms import config_digest, phases_of, secure_sum, specs_digest
 from common.work import Work
 
+_SITE_FILE = "Correct [secure_aggregation] in site.toml; docs/site.md shows it."
+
 
 @dataclass(frozen=True)
 class Party:
@@ -54,17 +56,32 @@ def party_from(raw: Any, name: str, base: Path) -> Party:
     """
     fields = ("identity", "roster", "organiser")
     if not isinstance(raw, dict) or set(raw) != set(fields) or not all(isinstance(raw[f], str) for f in fields):
-        raise ConfigError(f"[secure_aggregation] of a site file has exactly the texts {', '.join(fields)}")
+        raise ConfigError(
+            f"[secure_aggregation] of a site file has exactly the texts {', '.join(fields)}", remedy=_SITE_FILE
+        )
+    private, data = _named_file(base, "identity", raw), _named_file(base, "roster", raw)
     try:
-        private, data = (base / raw["identity"]).read_bytes(), (base / raw["roster"]).read_bytes()
         organiser = bytes.fromhex(raw["organiser"])
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"[secure_aggregation] of a site file cannot be used ({type(error).__name__})") from None
+    except ValueError:
+        raise ConfigError(
+            "[secure_aggregation] organiser of a site file is no public key in hexadecimal", remedy=_SITE_FILE
+        ) from None
     identity = Identity.from_pem(private)
     roster = Roster.from_bytes(data, pinned_organiser=organiser)
     if roster.key_of(name) != identity.public:
         raise SecAggError("foreign_identity", f"the roster has another key for {name!r} than the site's identity")
     return Party(name, identity, roster)
+
+
+def _named_file(base: Path, field: str, raw: dict[str, str]) -> bytes:
+    path = base / raw[field]
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}, the {field} of [secure_aggregation] in the site file: {error.strerror}",
+            remedy=f"Put the file there, or correct `{field}` in site.toml; `fedembed roster sign` makes a roster.",
+        ) from None
 
 
 def advert_for(

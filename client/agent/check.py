@@ -12,7 +12,10 @@ from client.agent.home import POLICY_FILE, SITE_FILE, AgentHome
 from client.gate import check_run
 from client.node import site_description
 from client.policy import Policy, read_policy
+from common import families
 from common.config import Scenario, read_scenario
+from common.errors import DataError
+from common.table import RowDomain
 
 
 def checked(home: AgentHome, scenario_file: Path | None) -> dict[str, Any]:
@@ -20,7 +23,7 @@ def checked(home: AgentHome, scenario_file: Path | None) -> dict[str, Any]:
 
     Raises:
         ConfigError: site file, policy or scenario is wrong.
-        DataError: the data cannot be read.
+        DataError: the data cannot be read, or the scenario's vocabulary is not here.
     """
     name, data, _ = site_description(home.inside(SITE_FILE))
     policy = read_policy(home.inside(POLICY_FILE))
@@ -43,7 +46,26 @@ def checked(home: AgentHome, scenario_file: Path | None) -> dict[str, Any]:
 def _planned(scenario: Scenario, policy: Policy) -> dict[str, Any]:
     from common.work import work_for
 
-    work = work_for(scenario, None)
+    work = work_for(scenario, _row_domain(scenario))
     refusal = check_run(policy, work, 0)
     answer = "would take part" if refusal is None else f"would refuse: {refusal.message}"
     return {"run_mode": work.plan.mode, "run_epsilon": f"{work.plan.epsilon('public'):.4g}", "policy": answer}
+
+
+def _row_domain(scenario: Scenario) -> RowDomain | None:
+    """The rows that the coordinator is going to send, from the scenario's own vocabulary.
+
+    Raises:
+        DataError: its file is not here, or not a vocabulary.
+    """
+    from common.vocabulary import SHIPPED, row_domain
+
+    if families.load(scenario.task.family).row_domain is None:
+        return None
+    path = scenario.vocabulary.path
+    if scenario.vocabulary.source != "hashed" and path not in SHIPPED and not Path(path).exists():
+        raise DataError(
+            f"the run's vocabulary {path} is not at this site, and what the run costs depends on it",
+            remedy="It is public: get the file from the coordinator's operator and put it beside the scenario.",
+        )
+    return row_domain(scenario.vocabulary)

@@ -201,19 +201,31 @@ def hand_over(home: AgentHome) -> None:
                 "only root can run the agent as another account", remedy="Start it as root, or leave `user` empty."
             )
         return
+    givers = {os.geteuid(), home.inside("state").lstat().st_uid}  # ours, and of the account that it was before
     for part in ("keys", *_AGENTS_FOLDERS):
-        for path in (home.inside(part), *home.inside(part).rglob("*")):
-            _give(path, account.pw_uid, account.pw_gid)
+        for _, _, files, folder in os.fwalk(home.inside(part), follow_symlinks=False):
+            for name in (".", *files):
+                _give(name, folder, givers, (account.pw_uid, account.pw_gid))
 
 
-def _give(path: Path, uid: int, gid: int) -> None:
-    """Change the owner of a file or folder of ours, and of nothing that a link leads to.
+def _give(name: str, folder: int, givers: set[int], account: tuple[int, int]) -> None:
+    """Change the owner of a file in an open folder, or of the folder itself, and of nothing that a link leads to.
 
-    The agent's account may have put anything there since; what is not root's own by one single name stays as it is.
+    The agent's account may have put anything there since: what is neither ours nor that of the account that the agent
+    had before, or has more names than one, stays as it is. It is looked at and given by one descriptor, so that no
+    other file can take its place in between.
     """
-    found = path.lstat()
-    if found.st_uid == os.geteuid() and (stat.S_ISDIR(found.st_mode) or found.st_nlink == 1):
-        os.lchown(path, uid, gid)
+    try:
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    try:
+        found = os.fstat(descriptor)
+        only = stat.S_ISDIR(found.st_mode) or (found.st_nlink == 1 and not stat.S_ISLNK(found.st_mode))
+        if found.st_uid in givers and only:
+            os.chown(f"/proc/self/fd/{descriptor}", *account)
+    finally:
+        os.close(descriptor)
 
 
 def _make_keys(home: AgentHome) -> dict[str, str]:

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from client.agent import processes
+from client.agent.check import checked
 from client.agent.home import ENROLMENT_FILE, AgentHome, _give, hand_over, make_home, open_home, read_invitation
 from client.agent.record import activity
 from client.node import ACTIVITY_FILE
 from common.deployment.certificates import authority
 from common.deployment.journal import Journal
-from common.errors import DeploymentError
+from common.errors import ConfigError, DataError, DeploymentError
 from common.secagg.keys import Identity
 
 AUTHORITY = authority("trial").certificate.decode()
@@ -105,32 +106,61 @@ def test_an_account_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """What changes hands, in place of changing it."""
-    paths: list[Path] = []
-    monkeypatch.setattr(os, "lchown", lambda path, uid, gid: paths.append(Path(path)))
-    return paths
+def given(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of what changes hands, in place of changing it."""
+    names: list[str] = []
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: names.append(Path(os.readlink(path)).name))
+    return names
 
 
-def test_no_link_leads_to_a_file_that_changes_hands(tmp_path: Path, given: list[Path]) -> None:
+def give(folder: Path, *names: str, givers: set[int]) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        for name in names:
+            _give(name, descriptor, givers, (1, 1))
+    finally:
+        os.close(descriptor)
+
+
+def test_no_link_leads_to_a_file_that_changes_hands(tmp_path: Path, given: list[str]) -> None:
     """Before, root gave the agent whatever a link in the agent's own folder pointed to."""
     secret, link, hard, plain = (tmp_path / name for name in ("shadow", "link", "hard", "plain"))
     secret.write_text("secret")
     plain.write_text("x")
     link.symlink_to(secret)
     os.link(secret, hard)
-    for path in (link, hard, plain, tmp_path):
-        _give(path, 1, 1)
-    assert given == [link, plain, tmp_path], "a link itself may go; what it names may not, nor a file with two names"
+    give(tmp_path, "link", "hard", "plain", "gone", ".", givers={os.geteuid()})
+    assert given == ["plain", tmp_path.name], "not what a link names, nor a file with two names"
 
 
-def test_what_is_the_agents_already_stays_as_it_is(
-    tmp_path: Path, given: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_somebody_elses_stays_as_it_is(tmp_path: Path, given: list[str]) -> None:
     (tmp_path / "x").write_text("")
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    _give(tmp_path / "x", 1, 1)
+    give(tmp_path, "x", ".", givers={os.geteuid() + 1})
     assert given == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_another_account_gets_what_the_one_before_it_had(tmp_path: Path) -> None:
+    """A ledger that the new account cannot open would stop the site; one that it began anew would forget."""
+    before, after = pwd.getpwnam("daemon"), pwd.getpwnam("nobody")
+    home = made(tmp_path, user="daemon")
+    foreign = home.inside("state", "foreign")
+    for path in (home.inside("state", "ledger.sqlite"), home.inside("scratch", "a", "b"), foreign):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+        os.chown(path, before.pw_uid, before.pw_gid)
+    os.chown(home.inside("scratch", "a"), before.pw_uid, before.pw_gid)
+    os.chown(foreign, 4242, 4242)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x").write_text("root's")
+    home.inside("state", "link").symlink_to(outside)
+    agent = home.inside("agent.toml")
+    agent.write_text(agent.read_text().replace('user = "daemon"', 'user = "nobody"'))
+    hand_over(open_home(home.folder))
+    for name in ("state", "state/ledger.sqlite", "scratch", "scratch/a", "scratch/a/b", "keys/node"):
+        assert home.inside(name).stat().st_uid == after.pw_uid, name
+    assert foreign.stat().st_uid == 4242 and {outside.stat().st_uid, (outside / "x").stat().st_uid} == {0}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -186,3 +216,39 @@ def test_activity_is_read_whatever_stands_there(tmp_path: Path) -> None:
     found = activity(home)
     assert found["rounds_served"] == 1 and found["answers"]["train.round: done"] == 2
     assert [line["code"] for line in found["refusals"]] == ["hours"]
+
+
+def test_a_planned_run_is_checked_with_its_own_vocabulary(tmp_path: Path) -> None:
+    home = made(tmp_path)
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("one two three one two\n")
+    site = home.inside("site.toml")
+    site.write_text(site.read_text().replace("/data", str(texts)))
+    scenario = tmp_path / "words.toml"
+    scenario.write_text(
+        '[task]\nfamily = "spectral"\ndimension = 2\n[data]\nreader = "text"\nunit = "record"\n'
+        '[vocabulary]\npath = "words.tsv"\nmax_rows = 20\n'
+        '[privacy]\nmode = "distributed"\nepsilon = 4.0\ndelta = 1e-6\n'
+        '[federation]\nrounds = 1\nsecure_aggregation = "full"\nmin_nodes = 3\nmin_clients = 3\nmax_clients = 3\n'
+    )
+    with pytest.raises(DataError, match=r"vocabulary words\.tsv is not at this site") as caught:
+        checked(home, scenario)
+    assert "coordinator's operator" in caught.value.hint
+    (tmp_path / "words.tsv").write_text("one\t3\ntwo\t2\nthree\t1\n")
+    found = checked(home, scenario)
+    assert found["run_mode"] == "distributed" and float(found["run_epsilon"]) <= 4.0
+    assert found["policy"].startswith("would refuse: "), "the policy allows nothing yet"
+
+
+@pytest.mark.parametrize(("field", "name"), [("roster", "roster.json"), ("identity", "keys/none.key")])
+def test_a_file_that_the_site_file_names_and_is_not_there(tmp_path: Path, field: str, name: str) -> None:
+    home = made(tmp_path)
+    named = {"identity": "keys/identity.key", "roster": "roster.json", "organiser": "ab" * 32, field: name}
+    if field == "identity":
+        home.inside("roster.json").write_text("{}")
+    with home.inside("site.toml").open("a") as site:
+        site.write("[secure_aggregation]\n" + "".join(f'{key} = "{value}"\n' for key, value in named.items()))
+    with pytest.raises(ConfigError, match=name) as caught:
+        checked(home, None)
+    assert "site.toml" in caught.value.hint and "scenario" not in caught.value.hint.lower()
