@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import tomllib
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from common.secagg.keys import Identity
 
 SETTINGS_FILE, INVITATION_FILE = "coordinator.toml", "invitation.json"
 _FOLDERS = ("tls", "secrets", "nodes", "nginx", "state", "runs", "logs", "flower")
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _ON_LOOPBACK = ("localhost", "127.0.0.1")
 
 
@@ -127,11 +129,17 @@ def make_home(folder: Path, name: str, names: list[str], *, bind: str, port: int
         first_port: of three on loopback.
 
     Raises:
-        DeploymentError: the folder is in use, or a setting is wrong.
+        DeploymentError: the folder is in use, or a setting is wrong; IPv6 addresses are no names.
         StorageError: it cannot be written.
     """
     if folder.exists() and any(folder.iterdir()):
         raise DeploymentError(f"{folder} is not empty", remedy="Choose another --home, or `up` the one that is there.")
+    wrong = [host for host in names if not _HOST.fullmatch(host)]
+    if wrong:
+        raise DeploymentError(
+            f"sites cannot be invited to {wrong[0]!r}: it is no host name and no IPv4 address",
+            remedy="Give --host a name, without a port; one that leads to an IPv6 address needs --bind :: too.",
+        )
     text = _TEMPLATE.format(
         name=json.dumps(name),
         bind=json.dumps(bind),

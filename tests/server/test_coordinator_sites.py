@@ -266,3 +266,11 @@ def test_the_proxy_opens_when_it_is_settled_who_may_pass(home: Home, superlink: 
     assert (first.name, proxy.name, proxy.behind) == ("superlink", "proxy", "superlink")
     first.settle()
     assert superlink.keys == []
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "fe80::1%eth0", "localhost:8443", "", "a b", "https://a"])
+def test_hosts_that_sites_cannot_be_invited_to(tmp_path: Path, host: str) -> None:
+    """An agent takes HOST:PORT; before, it refused the invitation to an IPv6 address and nobody knew why."""
+    with pytest.raises(DeploymentError, match="sites cannot be invited to") as caught:
+        make_home(tmp_path / "c", "trial", ["localhost", host], bind="::", port=1000, first_port=2000)
+    assert "--host" in caught.value.hint and not (tmp_path / "c").exists()
