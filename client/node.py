@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from client import readers
+from client.device import Device
 from client.fingerprint import data_fingerprint, named_fingerprint
 from client.ledger import Ledger
 from client.policy import Policy, read_policy
@@ -120,7 +121,8 @@ def open_session(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) 
         state_dir.mkdir(parents=True, exist_ok=True)
         policy = read_policy(Path(str(node_config["policy"])))
         session = _site_session(Path(str(node_config["site"])), state_dir, policy)
-        session.device = str(node_config.get("device", "auto"))
+        memory = int(str(node_config.get("gpu-memory-mib", 0)))
+        session.device = Device(str(node_config.get("device", "auto")), memory)
         return session
     if run_config.get("simulation"):
         index, count = int(node_config["partition-id"]), int(node_config["num-partitions"])

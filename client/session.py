@@ -16,6 +16,7 @@ import numpy as np
 
 from client.admission import Admission, RefusedError, refuse
 from client.answers import Asked, asked_of, faults, node_reply
+from client.device import ANY_DEVICE, Device
 from client.gate import check_account, check_coordinator, check_hours, check_lately, check_run
 from client.ledger import Ledger, Reservation
 from client.module_training import sample_loss
@@ -62,7 +63,7 @@ class Session:
         party: who this node's one client is under secure aggregation with a roster; ``None``: a name for each round.
         admitted: the run that ``train`` serves; set only when its reservation is in the ledger.
         bundle: hash of the code that runs here, for the ledger; empty in a simulation.
-        device: what the site trains on, whatever a run asks; ``auto``: as the run says.
+        device: what the site trains on, whatever a run asks.
         now: the site's own time.
     """
 
@@ -79,7 +80,7 @@ class Session:
     version: int = -1
     secrets: SecretStates | None = None
     bundle: str = ""
-    device: str = "auto"
+    device: Device = ANY_DEVICE
     now: Callable[[], datetime.datetime] = datetime.datetime.now
 
     def prepare(self, payload: wire.Payload) -> wire.Payload:

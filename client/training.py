@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from client.device import ANY_DEVICE, Device, out_of_gpu_memory
 from client.module_training import module_sgd
-from common.errors import ConfigError, PrivacyConfigError
+from common.errors import PrivacyConfigError
 from common.families import AdditiveFamily, LocalFamily, LocalTraining
 from common.privacy import mechanisms
 from common.privacy.clipping import clip
@@ -31,27 +32,8 @@ FAILURES = (ArithmeticError, LookupError, ValueError, RuntimeError, MemoryError)
 LOGGER = logging.getLogger("fedembed.client")
 
 
-def resolved_device(name: str) -> str:
-    """``auto`` becomes ``cuda`` where a GPU is usable, else ``cpu``.
-
-    Raises:
-        ConfigError: ``cuda`` where torch finds no GPU.
-    """
-    if name == "cpu":
-        return name
-    import torch
-
-    usable = torch.cuda.is_available()
-    if name == "cuda" and not usable:
-        raise ConfigError(
-            "training.device = 'cuda', and torch finds no usable GPU",
-            remedy="Set training.device = 'auto' or 'cpu'; `fedembed doctor` says what is there.",
-        )
-    return "cuda" if usable else "cpu"
-
-
-def local_training(work: Work, round_number: int, device: str = "auto") -> LocalTraining:
-    """Public settings of the local work in round ``round_number`` (from 1), on ``device`` unless that is ``auto``."""
+def local_training(work: Work, round_number: int, device: Device = ANY_DEVICE) -> LocalTraining:
+    """Public settings of the local work in round ``round_number`` (from 1), on what the site has chosen."""
     t = work.scenario.training
     return LocalTraining(
         local_steps=t.local_steps,
@@ -59,7 +41,7 @@ def local_training(work: Work, round_number: int, device: str = "auto") -> Local
         batch_size=t.batch_size,
         lr=t.lr,
         progress=(round_number - 1) / work.scenario.federation.rounds,
-        device=resolved_device(t.device if device == "auto" else device),
+        device=device.chosen(t.device),
     )
 
 
@@ -125,11 +107,16 @@ def isolated_updates(
     """The updates before noise; where a client's data make the arithmetic fail, that client contributes nothing.
 
     An error reply would tell something about the data without noise, and would take the other clients with it. When
-    all of several clients fail, the fault is in the program and not in anybody's data: it is raised.
+    all of several clients fail, the fault is in the program and not in anybody's data: it is raised. Where a GPU has
+    no room, everything is computed again on the CPU.
     """
     try:
         return _raw_updates(work, parameters, clients, training=training, randomness=randomness)
     except FAILURES as error:
+        if training.device != "cpu" and out_of_gpu_memory(error):
+            LOGGER.warning("the GPU has no room for this: going on with the CPU")
+            slower = replace(training, device="cpu")
+            return isolated_updates(work, parameters, clients, training=slower, randomness=randomness)
         if work.plan.mode == "none":
             raise
         alone = [

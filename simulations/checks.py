@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from client import readers
-from client.training import resolved_device
+from client.device import resolved_device
 from common.config import CORPUS
 from common.errors import ConfigError, PrivacyConfigError
 from common.evaluation import quality

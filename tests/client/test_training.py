@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
-from client.training import Randomness, client_updates, local_training
+from client import training as training_module
+from client.device import Device
+from client.training import Randomness, client_updates, isolated_updates, local_training
 from common.config import build_scenario
+from common.families import LocalTraining
 from common.privacy.rng import NoiseSource
 from common.table import RowDomain
 from common.units import Record, Units, joined
+from common.update import UpdateBatch
 from common.work import Work, work_for
 
 DOMAIN = RowDomain(("wa", "wb", "wc"))
@@ -95,7 +104,42 @@ def test_so_does_one_that_is_computed_alone(
 
 def test_a_site_decides_what_it_trains_on(monkeypatch: pytest.MonkeyPatch) -> None:
     which = work("none")
-    monkeypatch.setattr("client.training.resolved_device", lambda name: name)
+    monkeypatch.setattr("client.device.resolved_device", lambda name: name)
     assert local_training(which, 1).device == which.scenario.training.device == "auto"
-    assert local_training(which, 1, "cpu").device == "cpu"
-    assert local_training(which, 1, "cuda").device == "cuda"
+    assert local_training(which, 1, Device("cpu")).device == "cpu"
+    assert local_training(which, 1, Device("cuda")).device == "cuda"
+
+
+@pytest.mark.parametrize(("memory_mib", "fraction"), [(0, None), (512, 0.5), (4096, 1.0)])
+def test_the_bound_of_gpu_memory_is_set_before_anything_is_computed(
+    monkeypatch: pytest.MonkeyPatch, memory_mib: int, fraction: float | None
+) -> None:
+    told: list[float] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(total_memory=2**30))
+    monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", told.append)
+    assert Device("auto", memory_mib).chosen("auto") == "cuda"
+    assert told == ([] if fraction is None else [fraction])
+    assert Device("cpu", memory_mib).chosen("cuda") == "cpu"
+
+
+@pytest.mark.parametrize("mode", ["none", "central", "local"])
+def test_a_gpu_without_room_gives_way_to_the_cpu(
+    clients: list[Units], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    which, real, tried = work(mode), training_module._raw_updates, []
+
+    def raw(*args: Any, training: LocalTraining, **options: Any) -> UpdateBatch:
+        tried.append(training.device)
+        if training.device == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*args, training=training, **options)
+
+    monkeypatch.setattr(training_module, "_raw_updates", raw)
+    cuda = replace(local_training(which, 1, Device("cpu")), device="cuda")
+    seeds = [Randomness(k, NoiseSource.from_os()) for k in range(len(clients))]
+    start = which.family.initial(which.options, which.specs, DOMAIN, 0)
+    found = isolated_updates(which, start, clients, training=cuda, randomness=seeds)
+    assert tried == ["cuda", "cpu"]
+    assert found.count == len(clients)
