@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
-import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
-SHORTEST_LINE = 40
+SHORTEST_LINE, LOOK_EVERY_S = 40, 0.25
 TOKEN = re.compile(r"--token ([0-9a-zA-Z_.-]{16,})")
 
 
@@ -58,7 +58,7 @@ def leaks(files: Iterable[Path], secrets: Mapping[str, bytes], own: Mapping[str,
 
 
 class ProcessList:
-    """Every command line that ``ps`` shows while the block lasts."""
+    """Every command line that ``ps`` would show while the block lasts."""
 
     def __init__(self) -> None:
         self.lines: set[str] = set()
@@ -74,9 +74,10 @@ class ProcessList:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(0.25):
-            shown = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=False).stdout
-            self.lines.update(shown.splitlines())
+        while not self._over.wait(LOOK_EVERY_S):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    self.lines.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip())
 
     def tokens(self) -> set[str]:
         """Flower's task tokens, which it passes on the command line (docs/limitations.md)."""

@@ -24,9 +24,9 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from common.deployment.certificates import Certificate, server_certificate
 from common.deployment.flower import port_answers
-from tests.e2e.attacked import HOSTILE, OUTSIDE, Place, attacked, run, until
+from tests.e2e.attacked import HOSTILE, OUTSIDE, Place, attacked, run
 
-pytestmark = [pytest.mark.sites, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.sites, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_from_outside_the_fleet_interface_alone_answers(place: Place) -> None:
     ports += [int(value.split("#")[0]) for value in raw.values()]
     assert len(ports) == 6
     for port in ports:
-        until(partial(port_answers, port), f"port {port}")
+        place.until(partial(port_answers, port), f"port {port} answers")
         assert not reachable(OUTSIDE, port), port
     address = f"https://{OUTSIDE}:{place.home.settings.public.port}"
     with httpx.Client(verify=ssl.create_default_context(cafile=str(place.home.authority_file))) as outside:
@@ -194,5 +194,5 @@ def test_a_revoked_key_is_refused(place: Place) -> None:
     """The last test: the agent is cut off."""
     key = load_ssh_private_key((place.site / "keys" / "node").read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    run("coordinator", "revoke", "north", "--home", str(place.home.folder))
+    run(place.environment, "coordinator", "revoke", "north", "--home", str(place.home.folder))
     assert asked(place, key) == [True] * 3

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import json
+import logging
+import lzma
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,11 +19,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.deployment.flower import free_port
+import pytest
+
+from common.deployment.flower import free_port, tail
+from simulations import corpora
+from tests.conftest import _data_folder
+from tests.e2e.deployment import SITES, planted_texts
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("server", "client", "common", "simulations")
-COMMAND_TIMEOUT_S = 120.0
+COMMAND_TIMEOUT_S, WAIT_S, LOOK_EVERY_S = 600.0, 600.0, 0.2
+SHOWN_OF_A_LOG = 1200
+LOG = logging.getLogger(__name__)  # pytest shows it with a failure: how long every command and every wait took
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 _BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -52,6 +63,7 @@ class Party:
 
     def run(self, script: str, *, code: int = 0) -> str:
         """Run a script, answering yes when asked."""
+        began = time.monotonic()
         command = ["bash", "-euo", "pipefail", "-c", script]
         done = subprocess.run(
             command,
@@ -63,7 +75,10 @@ class Party:
             timeout=COMMAND_TIMEOUT_S,
             check=False,
         )
-        assert done.returncode == code, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        LOG.info("%5.1f s in %s: %s", time.monotonic() - began, self.folder.name, " | ".join(script.split("\n"))[-120:])
+        if done.returncode != code:
+            said = f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+            pytest.fail(f"exit code {done.returncode}: {script}\n{said}\n{tails(self.folder.parent)}", pytrace=False)
         return done.stdout + done.stderr
 
     def start(self, page: str, heading: str) -> subprocess.Popen[bytes]:
@@ -96,6 +111,7 @@ def installed(folder: Path) -> dict[str, str]:
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / "code" / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "fedembed.py", folder / "code")
+    compileall.compile_dir(folder / "code", quiet=1)  # as pip does: else every command would do it again
     command = folder / "bin" / "fedembed"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m simulations.cli "$@"\n')
@@ -114,7 +130,7 @@ def other_account() -> str:
 
 def why_not(environment: Mapping[str, str]) -> str | None:
     """Why the walk cannot be done on this machine; ``None`` where it can."""
-    for name in ("nginx", "setpriv", "ps"):
+    for name in ("nginx", "setpriv"):
         if shutil.which(name, path=environment["PATH"]) is None:
             return f"{name} is not installed"
     if not other_account():
@@ -142,13 +158,63 @@ def three_ports() -> int:
         return first
 
 
-def until(true: Callable[[], bool], what: str, *, timeout_s: float = 150.0) -> None:
-    """Wait for something. Raises ``TimeoutError``."""
-    deadline = time.monotonic() + timeout_s
+def texts(folder: Path) -> Path:
+    """A text file a site, by author, and public words; from novels where they are, else planted."""
+    data = _data_folder()
+    novels = None if data is None else data / "text" / "novels94.jsonl.xz"
+    if novels is None or not novels.exists():
+        return planted_texts(folder, every=30)
+    (folder / "texts").mkdir()
+    authors: dict[str, str] = {}
+    with lzma.open(novels, "rt") as books:
+        for book in map(json.loads, books):
+            authors.setdefault(book["author"], book["text"][2_000:60_000])
+            if len(authors) == len(SITES):
+                break
+    for site, text in zip(SITES, authors.values(), strict=True):
+        sentences = [" ".join(s.split()) for s in re.split(r"(?<=[.!?])\s+", text)]
+        (folder / "texts" / f"{site}.txt").write_text("\n".join(s for s in sentences if len(s) > 60) + "\n")
+    words = corpora.vocabulary("python-stdlib")
+    (folder / "words.tsv").write_text("".join(f"{w}\t{n}\n" for w, n in words.items()))
+    return folder
+
+
+def until(true: Callable[[], bool], what: str, *, logs: Path, timeout_s: float = WAIT_S) -> None:
+    """Wait for something. Fails the test with what it waited for and the ends of the ``logs`` below a folder."""
+    began = time.monotonic()
     while not true():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited in vain for: {what}")
-        time.sleep(0.3)
+        if time.monotonic() > began + timeout_s:
+            pytest.fail(f"waited {timeout_s:.0f} s in vain until {what}\n{tails(logs)}", pytrace=False)
+        time.sleep(LOOK_EVERY_S)
+    LOG.info("%5.1f s until %s", time.monotonic() - began, what)
+
+
+def tails(folder: Path) -> str:
+    """How every log, journal and output below a folder ends."""
+    paths = sorted(p for p in folder.rglob("*") if p.suffix in (".log", ".jsonl", ".out") and p.is_file())
+    return "\n".join(f"--- {p}\n{tail(p.read_text(errors='replace'), SHOWN_OF_A_LOG)}" for p in paths)
+
+
+def of_database(home: Path, question: str) -> int:
+    """One number of Flower's database, which a coordinator's folder has; ``fedembed coordinator`` takes seconds to ask.
+
+    What runs is read here between two commands of a guide, never instead of one.
+    """
+    database = f"file:{home / 'state' / 'superlink.db'}?mode=ro"
+    with contextlib.closing(sqlite3.connect(database, uri=True, timeout=10.0)) as connection:
+        (number,) = connection.execute(question).fetchone()
+    return int(number)
+
+
+def sites_online(home: Path) -> int:
+    """How many nodes the SuperLink takes for being there."""
+    online = "SELECT COUNT(*) FROM node WHERE status = 'online' AND online_until > "
+    return of_database(home, online + str(time.time()))
+
+
+def runs_going_on(home: Path) -> int:
+    """How many runs Flower does not call finished."""
+    return of_database(home, "SELECT COUNT(*) FROM task WHERE finished_at IS NULL")
 
 
 def lines_of(path: Path) -> list[dict[str, object]]:
