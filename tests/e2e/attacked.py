@@ -25,7 +25,17 @@ from common.deployment.flower import assemble_app, free_port, run_status, start_
 from common.deployment.journal import Journal
 from server.coordinator.home import Home, open_home
 from server.coordinator.processes import environment_of
-from tests.e2e.walking import installed, other_account, runs_going_on, sites_online, tails, three_ports, until, why_not
+from tests.e2e.walking import (
+    WAIT_S,
+    installed,
+    other_account,
+    runs_going_on,
+    sites_online,
+    tails,
+    three_ports,
+    until,
+    why_not,
+)
 
 OUTSIDE = "127.0.0.2"  # another address of this machine: what is bound to loopback's first does not answer on it
 LOG = logging.getLogger(__name__)
@@ -114,7 +124,7 @@ def kept_up(environment: Mapping[str, str], *words: str, log: Path) -> Iterator[
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(90)
+            process.wait(WAIT_S)
 
 
 @dataclass(frozen=True)
