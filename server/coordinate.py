@@ -15,11 +15,11 @@ from common.evaluation.score import Score
 from common.files import atomic_files
 from common.release import ReleaseContents, write_release
 from common.table import EmbeddingTable
+from common.vocabulary import row_domain
 from common.work import Work, work_for
 from server.exchange import Exchange
 from server.progress import Reporter
 from server.run import FederatedRun, Outcome
-from server.vocabulary import row_domain
 
 RELEASE_FOLDER, STATE_FOLDER = "release", "state"
 UNPUBLISHED_SCORES = "unpublished-scores.json"

@@ -18,12 +18,12 @@ from common.release import load_release
 from common.table import HASHED, RowDomain
 from common.text import words
 from common.units import ClientStore, Record
+from common.vocabulary import row_domain
 from common.work import Work, refuse_large_delta, work_for
 from server.checkpoint import CheckpointDirectory
 from server.coordinate import STATE_FOLDER, UNPUBLISHED_SCORES
 from server.progress import Reporter
 from server.run import Outcome
-from server.vocabulary import row_domain
 from simulations.checks import refuse_unfit, refuse_unfit_machine
 from simulations.cohort import ASSUMED_CLIENTS, cohort_is_open, with_cohort
 from simulations.holdout import hold_out_clients, hold_out_last

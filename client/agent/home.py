@@ -41,6 +41,7 @@ class AgentSettings(BaseModel):
     metrics_port: int = Field(19102, ge=1, le=65535)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     memory_mib: int = Field(0, ge=0)
+    gpu_memory_mib: int = Field(0, ge=0)
 
 
 _AGENT = """# The agent. `fedembed agent up` reads this file when it starts.
@@ -53,6 +54,7 @@ health_port = {health_port}       # grpc.health.v1, on loopback
 metrics_port = {metrics_port}      # http://127.0.0.1:PORT/metrics, on loopback
 device = "auto"           # "cpu" or "cuda" overrule what a run asks for
 memory_mib = 0            # most memory of the process that trains; 0: no bound
+gpu_memory_mib = 0        # most memory of the GPU; 0: no bound. Where it does not suffice, the CPU goes on
 """
 
 _SITE = """# This site's data. Nothing that a coordinator sends replaces these settings.

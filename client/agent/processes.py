@@ -35,7 +35,7 @@ def programs(home: AgentHome) -> list[Program]:
     secret = ["--superexec-auth-secret-file", str(folder / "keys" / "executor.secret")]
     runtime = f"127.0.0.1:{settings.runtime_port}"
     described = f'site="{folder / SITE_FILE}" state-dir="{folder / "state"}" policy="{folder / POLICY_FILE}"'
-    described += f' device="{settings.device}"'
+    described += f' device="{settings.device}" gpu-memory-mib={settings.gpu_memory_mib}'
     node = ["flower-supernode", "--root-certificates", str(folder / "tls" / "ca.crt")]
     node += ["--superlink", settings.address, "--auth-supernode-private-key", str(folder / "keys" / "node")]
     node += ["--host", "127.0.0.1", "--port", str(settings.runtime_port), "--isolation", "process", *secret]

@@ -18,7 +18,7 @@ from common.families.word2vec import FAMILY, Word2VecOptions
 from common.table import FloatArray, IntArray, RowDomain
 from common.text import words
 from common.units import Units
-from server.vocabulary import row_domain
+from common.vocabulary import row_domain
 from simulations.benchmarks._privacy_text import LEAST_PAIRS
 from simulations.benchmarks._rows_training import Batch, Problem
 from simulations.benchmarks._texts import Text

@@ -23,8 +23,8 @@ from common.config import Scenario, build_scenario
 from common.deployment.journal import Journal
 from common.errors import ConfigError, DependencyError
 from server.progress import ROUNDS_FILE
-from simulations import corpora
 from simulations.benchmarks import _fleet_agents, _fleet_memory
+from simulations.benchmarks._deployment_texts import generated_texts
 from simulations.benchmarks._harness import Row, at_least, at_most, reported
 from simulations.local_deployment import LocalDeployment, local_deployment
 
@@ -52,7 +52,7 @@ class Fleet:
         with tempfile.TemporaryDirectory(prefix="fedembed-fleet-") as name:
             folder = Path(name)
             folder.chmod(0o755)
-            texts, vocabulary = _texts(folder / "texts", agents)
+            texts, vocabulary = generated_texts(folder / "texts", [f"site{k:02d}" for k in range(agents)])
             with local_deployment(folder / "ours", texts, start=_fleet_agents.all_forked) as deployed:
                 with _fleet_memory.Sampler(deployed.coordinator.folder) as sampler:
                     run = deployed.run("fleet", scenario_of(agents, vocabulary))
@@ -85,18 +85,6 @@ def scenario_of(agents: int, vocabulary: Path) -> Scenario:
             "training": {"local_steps": 2, "batch_size": 8},
         }
     )
-
-
-def _texts(folder: Path, agents: int) -> tuple[dict[str, Path], Path]:
-    """A generated text a site, and the public words."""
-    folder.mkdir()
-    records = [record.value for record in corpora.load("planted")]
-    texts = {f"site{k:02d}": folder / f"site{k:02d}.txt" for k in range(agents)}
-    for k, path in enumerate(texts.values()):
-        path.write_text("\n".join(records[k :: max(agents, 30)]) + "\n")
-    words = folder / "words.tsv"
-    words.write_text("".join(f"{w}\t{n}\n" for w, n in corpora.vocabulary("planted").items()))
-    return texts, words
 
 
 def _of_rounds(told: Sequence[Mapping[str, object]], deployed: LocalDeployment) -> Iterator[Row]:

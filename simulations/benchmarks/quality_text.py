@@ -22,7 +22,7 @@ from common.evaluation import quality
 from common.families.word2vec import FAMILY
 from common.table import EmbeddingTable
 from common.units import ClientStore
-from server.vocabulary import row_domain
+from common.vocabulary import row_domain
 from simulations.benchmarks._federated import clients_of, scenario, table_of
 from simulations.benchmarks._harness import Row, at_least, reported, unjudged
 from simulations.benchmarks._texts import Text, generated, novels

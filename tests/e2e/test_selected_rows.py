@@ -14,9 +14,9 @@ from common import families
 from common.config import Scenario, build_scenario
 from common.release import load_release
 from common.table import RowDomain
+from common.vocabulary import row_domain
 from server.checkpoint import CheckpointDirectory
 from server.progress import LogReporter
-from server.vocabulary import row_domain
 from simulations import cli, corpora, engine
 from simulations.federation import run_simulation
 from tests.e2e.deployment import deployment, run_config_for, run_to_end, site_files

@@ -18,11 +18,11 @@ from common.errors import RoundError
 from common.privacy import selected_rows
 from common.privacy.accounting import event_to_json
 from common.release import load_release, verify
+from common.vocabulary import row_domain
 from common.work import Work
 from server import secure_sums
 from server.checkpoint import CheckpointDirectory, RunState
 from server.progress import LogReporter
-from server.vocabulary import row_domain
 from simulations.federation import enrolled_work, run_simulation
 from tests.simulations.test_secure_aggregation import distributed_run
 

@@ -8,7 +8,7 @@ import pytest
 
 from common.config import VocabularyConfig
 from common.errors import DataError, DataFormatError, FedembedError
-from server.vocabulary import row_domain
+from common.vocabulary import row_domain
 
 
 def from_file(path: Path, text: str | bytes, **settings: object) -> list[tuple[str, float]]:
