@@ -21,7 +21,7 @@ from common.deployment.supervisor import Program
 from common.deployment.watching import Gauge
 from common.errors import DeploymentError
 
-EXECUTOR_POLL_S = "0.1"
+EXECUTOR_POLL_S = "0.25"  # a message waits half of it; every look costs some milliseconds
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 _PYTHON = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 _NETWORK = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")

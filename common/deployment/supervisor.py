@@ -23,7 +23,7 @@ from common.deployment.watching import Gauge
 from common.errors import DependencyError, DeploymentError, FedembedError
 
 READY_TIMEOUT_S = 90.0
-LONGEST_PAUSE_S, STEADY_AFTER_S = 60.0, 120.0
+LONGEST_PAUSE_S, STEADY_AFTER_S = 15.0, 120.0
 POLL_INTERVAL_S = 0.2
 SETTLE_AGAIN_S, REST_TIMEOUT_S = 5.0, 5.0
 Event = Callable[[str, Mapping[str, object]], None]

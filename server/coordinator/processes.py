@@ -17,7 +17,6 @@ from common.errors import DependencyError, DeploymentError
 from server.coordinator import proxy, runs, sites
 from server.coordinator.home import Home
 
-EXECUTOR_POLL_S = "0.1"
 PROGRAMS = ("superlink", "executor", "proxy")
 
 
@@ -42,7 +41,6 @@ def programs(home: Home) -> list[Program]:
     executor += ["--root-certificates", str(home.authority_file)]
     nginx = ["nginx", "-e", str(folder / "logs" / "proxy-error.log"), "-p", str(folder / "nginx")]
     nginx += ["-c", str(folder / "nginx" / "nginx.conf")]
-    quick = {**environment, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": EXECUTOR_POLL_S}
 
     def program(name: str, command: list[str], env: Mapping[str, str], **options: Any) -> Program:
         return Program(name, command, env, folder / "state", folder / "logs" / f"{name}.log", **options)
@@ -53,7 +51,7 @@ def programs(home: Home) -> list[Program]:
     more = [folder / "logs" / name for name in proxy.LOGS]
     return [
         program("superlink", superlink, environment, ready=partial(port_answers, port), settle=settle),
-        program("executor", executor, quick),
+        program("executor", executor, environment),
         # Whoever was revoked while the SuperLink was down is taken out before anybody can reach it.
         program("proxy", nginx, environment, ready=partial(_proxy_answers, home), behind="superlink", more_logs=more),
     ]

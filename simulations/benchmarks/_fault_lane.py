@@ -137,7 +137,8 @@ class Lane:
             if time.monotonic() > deadline:
                 raise RoundError(f"no whole round within {LIMIT_S:g} s")
             failed = len(self.told("failed"))
-            if failed > failed_before or time.monotonic() - asked > STATUS_S:
+            ended = failed > failed_before or not pids(self.folder("coordinator"), "app")
+            if ended and time.monotonic() - asked > STATUS_S:
                 resumed += self._resumed()
                 failed_before, asked = failed, time.monotonic()
             time.sleep(LOOK_S * 4)
