@@ -102,14 +102,15 @@ class Session:
         name = "" if self.party is None else self.party.name
         return node_reply(run, status="ready", clients=len(admission.clients), name=name)
 
-    def _admission(self, payload: wire.Payload) -> Admission:
-        """The run that a payload describes, if the policy allows its terms."""
+    def _admission(self, payload: wire.Payload, *, allowed: bool = False) -> Admission:
+        """The run that a payload describes, if the policy allows its terms; ``allowed``: it did, and is the same."""
         refuse(check_message(self.policy, payload.size_bytes))
         domain = wire.decode_domain(payload)
         signer, refusal = check_coordinator(self.policy, payload, domain, running=self.bundle)
         refuse(refusal)
         work = self.work_of(scenario_from_json(payload.text("scenario")), domain)
-        refuse(check_run(self.policy, work, payload.size_bytes))
+        if not allowed:
+            refuse(check_run(self.policy, work, payload.size_bytes))
         store = self.source.store(work.scenario, work.domain)
         coordinator = signer or payload.text("coordinator")
         return Admission(payload.text("run"), work, store, self.source.fingerprints(store), coordinator, self.bundle)
@@ -119,22 +120,31 @@ class Session:
 
     def _remember(self, payload: wire.Payload) -> None:
         if self.state_dir is not None:
-            with atomic_files(*self._files(payload.text("run"))) as (config, arrays):
+            with atomic_files(*self._files(payload.text("run"))) as (config, arrays, allowed):
                 config.write_text(json.dumps(dict(payload.config)))
                 arrays.write_bytes(wire.array_bytes(payload))
+                allowed.write_text(self._terms(config.read_bytes(), arrays.read_bytes()))
 
-    def _files(self, run: str) -> tuple[Path, Path]:
+    def _terms(self, config: bytes, arrays: bytes) -> str:
+        """Everything that ``check_run`` looks at: its answer costs an accountant's time, and is asked every message."""
+        asked = (repr(self.policy).encode(), self.bundle.encode(), config, arrays)
+        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in asked)).hexdigest()
+
+    def _files(self, run: str) -> tuple[Path, Path, Path]:
         """Where an admitted run is kept; a run's name comes from outside, so it is hashed."""
         folder = self.state_dir or Path()
         name = hashlib.sha256(run.encode()).hexdigest()[:32]
-        return folder / f"run-{name}.json", folder / f"run-{name}.npz"
+        return folder / f"run-{name}.json", folder / f"run-{name}.npz", folder / f"run-{name}.allowed"
 
     def _recall(self, run: str) -> bool:
         """Take up a run that an earlier process of this node admitted, if the policy still allows it."""
         if self.state_dir is None or not self._files(run)[0].exists():
             return False
-        config, arrays = (path.read_bytes() for path in self._files(run))
-        self._adopt(self._admission(wire.Payload(json.loads(config), wire.arrays_from_bytes(arrays))))
+        *files, terms = self._files(run)
+        config, arrays = (path.read_bytes() for path in files)
+        known = bool(self.bundle) and terms.exists()  # without the hash of a bundle, the code may be newer
+        same = known and terms.read_text() == self._terms(config, arrays)
+        self._adopt(self._admission(wire.Payload(json.loads(config), wire.arrays_from_bytes(arrays)), allowed=same))
         return True
 
     def _reserve(self, admission: Admission) -> None:

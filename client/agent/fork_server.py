@@ -43,6 +43,7 @@ def main() -> None:
 
 def preload() -> None:
     """Import what messages need."""
+    import httpcore
     import opacus
     import torch
     from flwr.supernode.cli import flwr_clientapp
@@ -55,7 +56,7 @@ def preload() -> None:
 
     for name in families.names():
         families.load(name)
-    loaded = (opacus, torch, flwr_clientapp, run_clientapp, app, secure_hops, task, pld)
+    loaded = (httpcore, opacus, torch, flwr_clientapp, run_clientapp, app, secure_hops, task, pld)
     print(f"{len(loaded)} modules with all that they need are imported", flush=True)
 
 
