@@ -63,13 +63,13 @@ def each_supervised(folder: Path, agents: Mapping[str, agent_homes.AgentHome]) -
     """Every agent under an ``agent up`` of its own, as sites run them."""
     with ExitStack() as stack:
         for name, home in agents.items():
-            _up(stack, folder / f"{name}.out", "agent", home.folder)
+            start_up(stack, folder / f"{name}.out", up_command("agent", home.folder))
         yield
 
 
 @contextmanager
 def local_deployment(
-    folder: Path, texts: Mapping[str, Path], *, start: Starter = each_supervised
+    folder: Path, texts: Mapping[str, Path], *, start: Starter = each_supervised, address: str = "127.0.0.1"
 ) -> Iterator[LocalDeployment]:
     """Coordinator and one agent a text file, enrolled, approved and connected; all ended when the block ends.
 
@@ -77,22 +77,23 @@ def local_deployment(
 
     Args:
         start: runs the agents' programs.
+        address: of this machine, where the coordinator is found.
 
     Raises:
         DeploymentError: something does not start; the end of its output is in the message.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
-    names, taken = ["127.0.0.1"], set[int]()
+    taken = set[int]()
     coordinator = coordinator_homes.make_home(
-        folder / "coordinator", "trial", names, bind=names[0], port=free_port(), first_port=three_ports(taken)
+        folder / "coordinator", "trial", [address], bind=address, port=free_port(), first_port=three_ports(taken)
     )
     agents = {
         name: _enrolled(folder / name, coordinator, path, first_port=three_ports(taken)) for name, path in texts.items()
     }
     timeout = UP_TIMEOUT_S + UP_TIMEOUT_S_OF_A_SITE * len(agents)
     with ExitStack() as stack:
-        _up(stack, folder / "coordinator.out", "coordinator", coordinator.folder)
+        start_up(stack, folder / "coordinator.out", up_command("coordinator", coordinator.folder))
         bundle = own_bundle()
         for home in agents.values():  # while the coordinator registers the sites
             approval.approve(home, bundle)
@@ -133,8 +134,9 @@ def up_command(kind: str, folder: Path) -> list[str]:
     return [sys.executable, "-c", start, kind, "up", "--home", str(folder)]
 
 
-def _up(stack: ExitStack, log: Path, kind: str, folder: Path) -> None:
-    stack.enter_context(background(up_command(kind, folder), cwd=log.parent, environment=os.environ, log=log))
+def start_up(stack: ExitStack, log: Path, command: list[str]) -> None:
+    """Run an ``up`` until the stack is closed."""
+    stack.enter_context(background(command, cwd=log.parent, environment=os.environ, log=log))
 
 
 def _wait(ready: Callable[[], bool], log: Path, timeout_s: float) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common.deployment.flower import end_group
 from common.deployment.journal import Journal
-from common.errors import DeploymentError, RoundError
+from common.errors import DeploymentError, FedembedError, RoundError
 from server.coordinator import processes, runs
 from server.progress import ROUNDS_FILE
 from simulations.local_deployment import LocalDeployment, up_command
@@ -149,7 +149,7 @@ class Lane:
             if not runs.status(self.run, self.environment).startswith("finished"):
                 return 0
             runs.resume(self.deployed.coordinator, RUN, self.environment)
-        except (DeploymentError, RoundError):
+        except FedembedError:
             return 0
         return 1
 

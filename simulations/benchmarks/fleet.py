@@ -80,7 +80,7 @@ def scenario_of(agents: int, vocabulary: Path) -> Scenario:
             "task": {"family": "word2vec", "dimension": 8, "shared_negatives": 16},
             "data": {"reader": "text", "path": "of-each-site", "unit": "client"},
             "vocabulary": {"path": str(vocabulary)},
-            "privacy": {"mode": "local", "noise_multiplier": 0.1, "l2_clip_norm": 1.0, "test_mode": True},
+            "privacy": {"mode": "local", "noise_multiplier": 4.0, "l2_clip_norm": 1.0, "test_mode": True},
             "federation": {"rounds": ROUNDS, "min_nodes": agents},
             "training": {"local_steps": 2, "batch_size": 8},
         }
