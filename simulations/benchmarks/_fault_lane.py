@@ -121,7 +121,7 @@ class Lane:
         """Return when the struck site receives its message of this phase."""
         log = self.folder(STRUCK) / "logs" / "node.log"
         begin, deadline = log.stat().st_size, time.monotonic() + LIMIT_S
-        while phase not in _received(log, begin):
+        while phase not in received(log, begin):
             if time.monotonic() > deadline:
                 raise RoundError(f"no message of phase {phase} came within {LIMIT_S:g} s")
             time.sleep(LOOK_S)
@@ -172,7 +172,8 @@ def pids(folder: Path, program: str) -> list[int]:
     return [pid for pid in found if _parent(pid) not in found]
 
 
-def _received(log: Path, begin: int) -> Iterator[str]:
+def received(log: Path, begin: int) -> Iterator[str]:
+    """Phases of the messages that a node has received since its log was so long."""
     with suppress(OSError), log.open("rb") as lines:
         lines.seek(begin if log.stat().st_size >= begin else 0)
         for match in _RECEIVED.finditer(lines.read().decode(errors="replace")):
