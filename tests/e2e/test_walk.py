@@ -277,14 +277,16 @@ def nothing_secret_is_left(walk: Walk, shown: ProcessList) -> None:
     for path in (walk.folder / "data" / "texts").iterdir():
         for number, value in enumerate(forms_of_text(path)):
             secrets[f"{path}, line {number}"], own[f"{path}, line {number}"] = value, path
-    for number, token in enumerate(sorted(shown.tokens())):
-        secrets[f"token {number}"], own[f"token {number}"] = token.encode(), walk.folder
+    tokens = {f"token {number}": token.encode() for number, token in enumerate(sorted(shown.tokens()))}
+    own |= dict.fromkeys(tokens, walk.folder)
     code = {walk.folder / "code", *(site.folder / "agent" / "approved" / "apps" for site in walk.sites.values())}
     files = [p for p in walk.folder.rglob("*") if p.is_file() and not code & set(p.parents)]
-    assert len(files) > 50 and len(secrets) > 100
+    database = set((walk.home / "state").glob("superlink.db*"))  # Flower checks tokens there; those of killed tasks stay
+    assert len(files) > 50 and len(secrets) > 100 and tokens
     assert leaks(files, secrets, own) == []
+    assert leaks((path for path in files if path not in database), tokens, own) == []
     commands = "\n".join(shown.lines).encode()
-    assert [n for n, value in secrets.items() if value in commands and not n.startswith("token")] == []
+    assert [name for name, value in secrets.items() if value in commands] == []
     everything = walk.folder / "planted"
-    everything.write_bytes(b"\n".join(secrets.values()))
-    assert len(leaks([everything], secrets, own)) == len(secrets)
+    everything.write_bytes(b"\n".join([*secrets.values(), *tokens.values()]))
+    assert len(leaks([everything], {**secrets, **tokens}, own)) == len(secrets) + len(tokens)
