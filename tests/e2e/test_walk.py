@@ -270,7 +270,8 @@ def nothing_secret_is_left(walk: Walk, shown: ProcessList) -> None:
     """Keys, secrets and text stand in their own files alone; a planted copy of each kind is found."""
     keys = [p for p in walk.folder.rglob("*") if p.is_file() and (p.suffix in (".key", ".secret") or p.name == "node")]
     assert len(keys) == 1 + 4 + 3 * len(SITES)
-    secrets, own = {}, {}
+    secrets: dict[str, bytes] = {}
+    own: dict[str, Path] = {}
     for path in keys:
         for form, value in forms_of_key(path).items():
             secrets[f"{path}, {form}"], own[f"{path}, {form}"] = value, path
@@ -281,7 +282,7 @@ def nothing_secret_is_left(walk: Walk, shown: ProcessList) -> None:
     own |= dict.fromkeys(tokens, walk.folder)
     code = {walk.folder / "code", *(site.folder / "agent" / "approved" / "apps" for site in walk.sites.values())}
     files = [p for p in walk.folder.rglob("*") if p.is_file() and not code & set(p.parents)]
-    database = set((walk.home / "state").glob("superlink.db*"))  # Flower checks tokens there; those of killed tasks stay
+    database = set((walk.home / "state").glob("superlink.db*"))  # where Flower checks tokens
     assert len(files) > 50 and len(secrets) > 100 and tokens
     assert leaks(files, secrets, own) == []
     assert leaks((path for path in files if path not in database), tokens, own) == []
