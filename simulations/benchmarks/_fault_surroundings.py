@@ -27,7 +27,7 @@ from simulations.local_deployment import local_deployment, start_up, up_command
 NETWORK, LINK = f"fedembed-{os.getpid()}", "fedembed0"
 HERE, THERE = "10.203.0.1", "10.203.0.2"
 DISK = "64m"
-SHORT_S, LONG_S, STALL_S, FLAPS, APART_S = 20.0, 100.0, 45.0, 3, 10.0
+SHORT_S, LONG_S, STALL_S, FULL_S, FLAPS, APART_S = 20.0, 100.0, 45.0, 60.0, 3, 10.0
 _FILLER, _CHUNK = "filler", bytes(2**20)
 
 
@@ -60,7 +60,7 @@ def _flapping(lane: Lane) -> None:
 
 def _full(lane: Lane, owner: str) -> None:
     filler = lane.folder(owner) / _DISKS[owner] / _FILLER
-    with _for(SHORT_S, filler.unlink), suppress(OSError), filler.open("wb", buffering=0) as file:
+    with _for(FULL_S, filler.unlink), suppress(OSError), filler.open("wb", buffering=0) as file:
         while file.write(_CHUNK):
             continue
 
@@ -80,8 +80,8 @@ FAULTS = (
     Fault(f"the site's network is cut for {LONG_S:g} s", partial(_cut, seconds=LONG_S)),
     Fault(f"the site stalls for {STALL_S:g} s", _stalled),
     Fault(f"the site's node is killed {FLAPS} times, {APART_S:g} s apart", _flapping),
-    Fault(f"the site's disk is full for {SHORT_S:g} s", partial(_full, owner=STRUCK)),
-    Fault(f"the coordinator's disk is full for {SHORT_S:g} s", partial(_full, owner="coordinator")),
+    Fault(f"the site's disk is full for {FULL_S:g} s", partial(_full, owner=STRUCK)),
+    Fault(f"the coordinator's disk is full for {FULL_S:g} s", partial(_full, owner="coordinator")),
 )
 
 
