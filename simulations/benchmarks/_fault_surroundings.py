@@ -37,7 +37,7 @@ def main(folder: Path, phases: list[str]) -> None:
     folder.chmod(0o755)
     texts, vocabulary = generated_texts(folder / "texts", SITES)
     with _network(), local_deployment(folder / "ours", texts, start=_surrounded, address=HERE) as deployed:
-        rows = struck(deployed, vocabulary, FAULTS, phases)
+        rows = struck(deployed, vocabulary, FAULTS, phases, where=folder.name)
     print(json.dumps([asdict(row) for row in rows]))
 
 

@@ -59,13 +59,15 @@ def scenario_of(vocabulary: Path) -> Scenario:
     )
 
 
-def struck(deployed: LocalDeployment, vocabulary: Path, faults: Sequence[Fault], phases: Sequence[str]) -> list[Row]:
-    """Every fault at every phase of one long run, one after the other, and what was lost."""
+def struck(
+    deployed: LocalDeployment, vocabulary: Path, faults: Sequence[Fault], phases: Sequence[str], *, where: str
+) -> list[Row]:
+    """Every fault at every phase of one long run, one after the other, and what was lost; ``where`` names its rows."""
     with closing(Lane(deployed, len(SITES))) as lane:
         runs.submit(deployed.coordinator, scenario_of(vocabulary), lane.environment, name=RUN)
         lane.recover(time.monotonic(), 0, 0)
         rows = [row for fault in faults for phase in phases for row in cell(lane, fault, phase)]
-        return [*rows, *losses(lane, faults[0].name)]
+        return [*rows, *losses(lane, where)]
 
 
 def cell(lane: Lane, fault: Fault, phase: str) -> Iterator[Row]:

@@ -88,7 +88,7 @@ def _lane(folder: Path, faults: Sequence[Fault], phases: Sequence[str]) -> list[
     folder.chmod(0o755)
     texts, vocabulary = generated_texts(folder / "texts", SITES)
     with local_deployment(folder / "ours", texts) as deployed:
-        return struck(deployed, vocabulary, faults, phases)
+        return struck(deployed, vocabulary, faults, phases, where=folder.name)
 
 
 def _surroundings(folder: Path, phases: Sequence[str]) -> list[Row]:
