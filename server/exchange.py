@@ -16,6 +16,7 @@ from server.sender import NOBODY, Sender
 
 POLL_INTERVAL_S, LONGEST_POLL_S = 0.05, 0.5  # each look is a request to the SuperLink: it gets rarer as time goes
 SILENCE_S = 30.0
+SETTLE_S = 10.0
 MOST_TIMES = 3
 _SURE = 2
 NODE_UNAVAILABLE = "node_unavailable"
@@ -68,19 +69,24 @@ class Exchange:
         self._clock = clock
 
     def wait_for_nodes(self, minimum: int) -> list[int]:
-        """Node numbers, once at least ``minimum`` are there.
+        """Node numbers, once at least ``minimum`` are there; between sites, once for a while no other has come.
+
+        Who is not there takes no part in the run, and after a fault of the coordinator sites come back one by one.
 
         Raises:
             RoundError: they did not come within the round timeout.
         """
-        deadline = self._clock() + self._timeout_s
+        settle_s = SETTLE_S if self._one_by_one else 0.0
+        nodes, changed = list[int](), self._clock()
+        deadline = changed + self._timeout_s
         while True:
-            nodes = sorted(self._grid.get_node_ids())
-            if len(nodes) >= minimum:
+            before, nodes = nodes, sorted(self._grid.get_node_ids())
+            changed = changed if nodes == before else self._clock()
+            if len(nodes) >= minimum and self._clock() - changed >= settle_s:
                 return nodes
-            if self._clock() > deadline:
+            if len(nodes) < minimum and self._clock() > deadline:
                 raise RoundError(f"{len(nodes)} of {minimum} nodes came within {self._timeout_s:g} s")
-            time.sleep(POLL_INTERVAL_S)
+            time.sleep(LONGEST_POLL_S if settle_s else POLL_INTERVAL_S)
 
     def back(self, nodes: Sequence[int], seconds: float) -> list[int]:
         """Those of ``nodes`` that are connected: at once where all are, else after ``seconds``."""

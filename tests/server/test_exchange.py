@@ -12,6 +12,7 @@ from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
 from common import wire
+from common.errors import RoundError
 from server import exchange as exchange_module
 from server.exchange import MOST_TIMES, SILENCE_S, Exchange
 from server.rounds import run_payload
@@ -130,3 +131,23 @@ def test_the_nodes_that_are_back_are_known_once_all_are(monkeypatch: pytest.Monk
         made = Exchange(grid, 3600.0, clock=lambda grid=grid: grid.now)  # type: ignore[arg-type, misc]
         assert made.back([NODE], 60.0) == ([NODE] if away_s < 60 else [])
         assert waited_s <= grid.now <= waited_s + 1
+
+
+@pytest.mark.parametrize(("one_by_one", "found", "seconds"), [(True, 4, 18.0), (False, 3, 0.0)])
+def test_sites_that_come_one_after_the_other_are_all_waited_for(
+    monkeypatch: pytest.MonkeyPatch, one_by_one: bool, found: int, seconds: float
+) -> None:
+    grid = Grid(lambda *_: 1.0)
+    monkeypatch.setattr(grid, "get_node_ids", lambda: [1, 2, 3] + ([4] if grid.now >= 8.0 else []))
+    monkeypatch.setattr(exchange_module, "time", SimpleNamespace(sleep=grid.sleep))
+    made = Exchange(grid, 5.0, one_by_one=one_by_one, clock=lambda: grid.now)  # type: ignore[arg-type]
+    assert len(made.wait_for_nodes(3)) == found
+    assert grid.now == pytest.approx(seconds, abs=1.0)
+
+
+def test_too_few_sites_are_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = Grid(lambda *_: 1.0)
+    monkeypatch.setattr(exchange_module, "time", SimpleNamespace(sleep=grid.sleep))
+    with pytest.raises(RoundError, match="1 of 2"):
+        Exchange(grid, 30.0, one_by_one=True, clock=lambda: grid.now).wait_for_nodes(2)  # type: ignore[arg-type]
+    assert grid.now == pytest.approx(30.0, abs=2.0)
