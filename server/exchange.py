@@ -82,9 +82,10 @@ class Exchange:
         while True:
             before, nodes = nodes, sorted(self._grid.get_node_ids())
             changed = changed if nodes == before else self._clock()
-            if len(nodes) >= minimum and self._clock() - changed >= settle_s:
+            late = self._clock() > deadline
+            if len(nodes) >= minimum and (late or self._clock() - changed >= settle_s):
                 return nodes
-            if len(nodes) < minimum and self._clock() > deadline:
+            if late:
                 raise RoundError(f"{len(nodes)} of {minimum} nodes came within {self._timeout_s:g} s")
             time.sleep(LONGEST_POLL_S if settle_s else POLL_INTERVAL_S)
 
