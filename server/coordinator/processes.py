@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -30,7 +31,8 @@ def programs(home: Home) -> list[Program]:
     port, folder = home.settings.loopback.superlink_port, home.folder
     address, environment = f"127.0.0.1:{port}", environment_of(home)
     secret = ["--superexec-auth-secret-file", str(home.secret_file)]
-    superlink = ["flower-superlink", "--host", "127.0.0.1", "--port", str(port), "--enable-supernode-auth"]
+    superlink = [sys.executable, "-P", "-m", "server.coordinator.superlink"]  # -P: the folder it runs in holds no code
+    superlink += ["--host", "127.0.0.1", "--port", str(port), "--enable-supernode-auth"]
     superlink += ["--ssl-ca-certfile", str(home.authority_file)]
     superlink += ["--ssl-certfile", str(folder / "tls" / "server.crt")]
     superlink += ["--ssl-keyfile", str(folder / "tls" / "server.key")]

@@ -29,7 +29,7 @@ _PROGRAMS = {
     "node": ("flower-supernode",),
     "executor": ("flower-superexec",),
     "fork server": ("client.agent.fork_server",),
-    "SuperLink": ("flower-superlink",),
+    "SuperLink": ("server.coordinator.superlink",),
     "app": ("flwr-serverapp",),
     "proxy": ("nginx: master",),
 }

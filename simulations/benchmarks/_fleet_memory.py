@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PROGRAMS = ("flower-superlink", "flwr-serverapp", "flower-superexec", "nginx", "coordinator up")
+PROGRAMS = ("server.coordinator.superlink", "flwr-serverapp", "flower-superexec", "nginx", "coordinator up")
 INTERVAL_S = 5.0
 KIB = 1024
 

@@ -140,7 +140,7 @@ def test_sites_that_come_one_after_the_other_are_all_waited_for(
     grid = Grid(lambda *_: 1.0)
     monkeypatch.setattr(grid, "get_node_ids", lambda: [1, 2, 3] + ([4] if grid.now >= 8.0 else []))
     monkeypatch.setattr(exchange_module, "time", SimpleNamespace(sleep=grid.sleep))
-    made = Exchange(grid, 5.0, one_by_one=one_by_one, clock=lambda: grid.now)  # type: ignore[arg-type]
+    made = Exchange(grid, 60.0, one_by_one=one_by_one, clock=lambda: grid.now)  # type: ignore[arg-type]
     assert len(made.wait_for_nodes(3)) == found
     assert grid.now == pytest.approx(seconds, abs=1.0)
 

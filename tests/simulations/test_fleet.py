@@ -81,7 +81,7 @@ def test_growth_without_samples_holds_no_bar() -> None:
 def test_memory_is_summed_by_program_over_the_processes_of_one_folder(tmp_path: Path) -> None:
     folder, proc = tmp_path / "coordinator", tmp_path / "proc"
     listed = [
-        ("flower-superlink\0--database\0" + str(folder / "x.db"), tmp_path, 100),
+        ("server.coordinator.superlink\0--database\0" + str(folder / "x.db"), tmp_path, 100),
         ("nginx: master", folder / "state", 3),
         ("nginx: worker process", folder / "state", 4),
         ("nginx: worker process", tmp_path / "another", 50),
@@ -94,7 +94,7 @@ def test_memory_is_summed_by_program_over_the_processes_of_one_folder(tmp_path: 
         (process / "cwd").symlink_to(works_in)
         (process / "smaps_rollup").write_text(f"head\nRss: 999 kB\nPss:   {size} kB\nPss_Anon: 1 kB\n")
     (proc / "99").mkdir()  # it ended while it was looked at
-    assert _fleet_memory.sizes(folder, proc) == {"flower-superlink": 100 * 1024, "nginx": 7 * 1024}
+    assert _fleet_memory.sizes(folder, proc) == {"server.coordinator.superlink": 100 * 1024, "nginx": 7 * 1024}
 
 
 def test_the_sampler_looks_again_until_it_is_told_to_stop(tmp_path: Path) -> None:
