@@ -13,7 +13,7 @@ from typing import Any
 
 from common.config import Scenario, scenario_from_json
 from common.deployment.bundle import RUN_KEYS, bundle_of
-from common.deployment.flower import CONNECTION, assemble_app, json_output, start_run
+from common.deployment.flower import CONNECTION, assemble_app, json_output, run_status, start_run
 from common.deployment.journal import Journal, now
 from common.errors import DeploymentError, RoundError
 from common.files import atomic_files
@@ -110,8 +110,7 @@ def status(run: Run, environment: Mapping[str, str]) -> str:
         return "never submitted"
     number = run.submissions[-1]["number"]
     try:
-        command = ["flwr", "list", CONNECTION, "--run-id", number, "--format", "json"]
-        return str(json_output(command, environment)["runs"][0]["status"])
+        return run_status(number, environment)
     except RoundError as error:
         if "not found" in error.message.lower() or "invalid" in error.message.lower():
             return "finished:lost"

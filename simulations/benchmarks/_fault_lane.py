@@ -17,6 +17,7 @@ from common.deployment.journal import Journal
 from common.errors import DeploymentError, FedembedError, RoundError
 from server.coordinator import processes, runs
 from server.progress import ROUNDS_FILE
+from simulations.benchmarks._processes import of_folder
 from simulations.local_deployment import LocalDeployment, up_command
 
 STRUCK = "north"  # the site whose processes are struck, and by whose messages phases are told
@@ -162,13 +163,12 @@ class Lane:
 
 def pids(folder: Path, program: str) -> list[int]:
     """Processes of a program that name the folder among their words, or work in it; without those forked for tasks."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-            here = str(folder) in words or (process / "cwd").readlink().is_relative_to(folder)
-            if here and any(mark in words for mark in _PROGRAMS[program]) and not words.startswith("setpriv"):
-                found.append(int(process.name))
+    marks = _PROGRAMS[program]
+    found = [
+        int(process.name)
+        for process, words in of_folder(folder)
+        if any(mark in words for mark in marks) and not words.startswith("setpriv")
+    ]
     return [pid for pid in found if _parent(pid) not in found]
 
 

@@ -6,8 +6,11 @@ import statistics
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from simulations.benchmarks._processes import of_folder
 
 PROGRAMS = ("server.coordinator.superlink", "flwr-serverapp", "flower-superexec", "nginx", "coordinator up")
 INTERVAL_S = 5.0
@@ -55,16 +58,11 @@ class Sampler:
 def sizes(folder: Path, proc: Path = Path("/proc")) -> dict[str, int]:
     """Bytes by program of the processes that name the folder among their words, or work in it."""
     found: dict[str, int] = {}
-    for process in proc.glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-            program = next((name for name in PROGRAMS if name in words), None)
-            if program is None:
-                continue
-            if str(folder) in words or (process / "cwd").readlink().is_relative_to(folder):
+    for process, words in of_folder(folder, proc):
+        program = next((name for name in PROGRAMS if name in words), None)
+        if program is not None:
+            with suppress(OSError):  # it ended in the meantime
                 found[program] = found.get(program, 0) + proportional_size(process)
-        except OSError:
-            continue  # it ended in the meantime
     return found
 
 

@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,14 @@ from common.errors import DependencyError, RoundError
 from server.progress import ROUNDS_FILE
 from simulations.benchmarks import _deployment_flower
 from simulations.benchmarks._deployment_texts import generated_texts
+from simulations.benchmarks._fleet_memory import proportional_size
 from simulations.benchmarks._harness import Row, at_most, reported
+from simulations.benchmarks._processes import of_folder
 from simulations.local_deployment import LocalDeployment, local_deployment
 
 SITES = ("north", "south", "west")
 ROUNDS, EXCHANGES = 5, 5
+MIB = 2**20
 MOST_OF_FLOOR, MOST_EXCHANGES = 1.3, 3
 _APP = """[project]
 name = "empty-exchange"
@@ -144,24 +147,19 @@ def _steady(site: AgentHome) -> list[dict[str, object]]:
 def _memory(deployed: LocalDeployment) -> Mapping[str, float]:
     """Proportional set size of the processes over the folders of the deployment, by program."""
     found: dict[str, float] = {}
-    marks = {str(deployed.coordinator.folder): "coordinator", **{str(h.folder): n for n, h in deployed.agents.items()}}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-            folder = str((process / "cwd").readlink())
-            pss = (process / "smaps_rollup").read_text()
-        except OSError:
-            continue
-        owner = next((name for path, name in marks.items() if folder.startswith(path) or path in words), None)
-        program = next((p for p in _PROGRAMS if p in words), None)
-        if owner in ("coordinator", SITES[0]) and program:
-            size = next(int(line.split()[1]) for line in pss.splitlines() if line.startswith("Pss:")) / 1024
-            key = f"{'coordinator' if owner == 'coordinator' else 'one agent'}: {program}"
-            found[key] = found.get(key, 0.0) + size
+    folders = {"coordinator": deployed.coordinator.folder, "one agent": deployed.agents[SITES[0]].folder}
+    for owner, folder in folders.items():
+        for process, words in of_folder(folder):
+            program = next((name for name in _PROGRAMS if name in words), None)
+            if program is not None:
+                with suppress(OSError):  # it ended in the meantime
+                    key = f"{owner}: {program}"
+                    found[key] = found.get(key, 0.0) + proportional_size(process) / MIB
     return found
 
 
-_PROGRAMS = ("superlink", "supernode", "superexec", "fork_server", "nginx", "coordinator up", "agent up")
+# A node names the SuperLink among its words.
+_PROGRAMS = ("supernode", "superlink", "superexec", "fork_server", "nginx", "coordinator up", "agent up")
 
 
 def _floor(home: Path) -> list[float]:
