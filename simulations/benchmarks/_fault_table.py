@@ -11,12 +11,13 @@ from pathlib import Path
 
 from client.ledger import Ledger
 from client.node import ACTIVITY_FILE
-from common.config import Scenario, build_scenario
+from common.config import Scenario
 from common.deployment.journal import Journal
 from common.errors import LedgerError, RoundError
 from server.checkpoint import CheckpointDirectory
 from server.coordinate import STATE_FOLDER
 from server.coordinator import runs
+from simulations.benchmarks._deployment_texts import small_scenario
 from simulations.benchmarks._fault_lane import RUN, STRUCK, Lane
 from simulations.benchmarks._harness import Row, at_least, at_most, reported
 from simulations.local_deployment import LocalDeployment
@@ -41,21 +42,9 @@ class Fault:
 
 def scenario_of(vocabulary: Path) -> Scenario:
     """A long run of tiny rounds: seeded noise, because nothing is claimed."""
-    return build_scenario(
-        {
-            "task": {"family": "word2vec", "dimension": 8, "shared_negatives": 16},
-            "data": {"reader": "text", "path": "of-each-site", "unit": "client"},
-            "vocabulary": {"path": str(vocabulary)},
-            "privacy": {"mode": "distributed", "noise_multiplier": 4.0, "l2_clip_norm": 1.0, "test_mode": True},
-            "federation": {
-                "rounds": ROUNDS,
-                "min_nodes": len(SITES) - 1,
-                "secure_aggregation": "full",
-                "min_clients": len(SITES) - 1,
-                "max_clients": len(SITES),
-            },
-            "training": {"local_steps": 2, "batch_size": 8},
-        }
+    federation = {"rounds": ROUNDS, "min_nodes": len(SITES) - 1, "secure_aggregation": "full"}
+    return small_scenario(
+        "distributed", vocabulary, {**federation, "min_clients": len(SITES) - 1, "max_clients": len(SITES)}
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from client.agent.home import AgentHome
 from client.node import ACTIVITY_FILE
-from common.config import Scenario, build_scenario
+from common.config import Scenario
 from common.deployment.flower import (
     CONNECTION,
     background,
@@ -35,7 +35,7 @@ from common.deployment.journal import Journal
 from common.errors import DependencyError, RoundError
 from server.progress import ROUNDS_FILE
 from simulations.benchmarks import _deployment_flower
-from simulations.benchmarks._deployment_texts import generated_texts
+from simulations.benchmarks._deployment_texts import generated_texts, small_scenario
 from simulations.benchmarks._fleet_memory import proportional_size
 from simulations.benchmarks._harness import Row, at_most, reported
 from simulations.benchmarks._processes import of_folder
@@ -97,16 +97,7 @@ MODES = ("local", "distributed")
 def scenario_of(mode: str, vocabulary: Path) -> Scenario:
     """What three sites are asked to train in this mode: seeded noise, because nothing is claimed."""
     secure = {"secure_aggregation": "full", "min_clients": 3, "max_clients": 3} if mode == "distributed" else {}
-    return build_scenario(
-        {
-            "task": {"family": "word2vec", "dimension": 8, "shared_negatives": 16},
-            "data": {"reader": "text", "path": "of-each-site", "unit": "client"},
-            "vocabulary": {"path": str(vocabulary)},
-            "privacy": {"mode": mode, "noise_multiplier": 4.0, "l2_clip_norm": 1.0, "test_mode": True},
-            "federation": {"rounds": ROUNDS, "min_nodes": 3, **secure},
-            "training": {"local_steps": 2, "batch_size": 8},
-        }
-    )
+    return small_scenario(mode, vocabulary, {"rounds": ROUNDS, "min_nodes": 3, **secure})
 
 
 def _measured(deployed: LocalDeployment, mode: str, scenario: Scenario, floor: float) -> Iterator[Row]:

@@ -19,12 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from client.node import ACTIVITY_FILE
-from common.config import Scenario, build_scenario
+from common.config import Scenario
 from common.deployment.journal import Journal
 from common.errors import ConfigError, DependencyError
 from server.progress import ROUNDS_FILE
 from simulations.benchmarks import _fleet_agents, _fleet_memory
-from simulations.benchmarks._deployment_texts import generated_texts
+from simulations.benchmarks._deployment_texts import generated_texts, small_scenario
 from simulations.benchmarks._harness import Row, at_least, at_most, reported
 from simulations.local_deployment import LocalDeployment, local_deployment
 
@@ -75,16 +75,7 @@ def number_of_agents() -> int:
 
 def scenario_of(agents: int, vocabulary: Path) -> Scenario:
     """What every site is asked to train: seeded noise, because nothing is claimed."""
-    return build_scenario(
-        {
-            "task": {"family": "word2vec", "dimension": 8, "shared_negatives": 16},
-            "data": {"reader": "text", "path": "of-each-site", "unit": "client"},
-            "vocabulary": {"path": str(vocabulary)},
-            "privacy": {"mode": "local", "noise_multiplier": 4.0, "l2_clip_norm": 1.0, "test_mode": True},
-            "federation": {"rounds": ROUNDS, "min_nodes": agents},
-            "training": {"local_steps": 2, "batch_size": 8},
-        }
-    )
+    return small_scenario("local", vocabulary, {"rounds": ROUNDS, "min_nodes": agents})
 
 
 def _of_rounds(told: Sequence[Mapping[str, object]], deployed: LocalDeployment) -> Iterator[Row]:
