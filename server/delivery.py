@@ -54,8 +54,12 @@ class Delivery:
         self._run = run
         self.changed: Mapping[str, IntArray] | None = None  # rows of each table that the last round changed
 
-    def prepare(self, node_ids: Sequence[int]) -> tuple[list[Node], list[str]]:
-        """Ask nodes to admit the run: (those that do, reasons of those that do not)."""
+    def prepare(self, node_ids: Sequence[int], *, patience_s: float = RETURN_S) -> tuple[list[Node], list[str]]:
+        """Ask nodes to admit the run: (those that do, reasons of those that do not).
+
+        Args:
+            patience_s: how long those that are not there are waited for.
+        """
         scenario, rows = self._work.scenario.canonical_json(), self._work.domain
         signed = self._exchange.sender.signed(self._run, scenario, "" if rows is None else rows.digest)
         domain = wire.encode_domain(rows)
@@ -63,7 +67,7 @@ class Delivery:
         payload = run_payload(self._run, config, domain.arrays)
         nodes: list[Node] = []
         refusals: list[str] = []
-        for node_id, reply in self._prepared(node_ids, payload):
+        for node_id, reply in self._prepared(node_ids, payload, patience_s):
             if isinstance(reply, str):
                 refusals.append(reply)
             elif reply.config.get("status") == "ready":
@@ -76,7 +80,9 @@ class Delivery:
                 refusals.append(f"{reply.config.get('code')}: {reply.config.get('reason')}")
         return sorted(nodes, key=lambda n: n.node_id), refusals
 
-    def _prepared(self, node_ids: Sequence[int], payload: wire.Payload) -> Iterator[tuple[int, wire.Payload | str]]:
+    def _prepared(
+        self, node_ids: Sequence[int], payload: wire.Payload, patience_s: float
+    ) -> Iterator[tuple[int, wire.Payload | str]]:
         """Node by node what it says; one that is not there is waited for and asked once more.
 
         Flower takes a node whose agent was killed for connected until its last sign of life is a minute old, and lets
@@ -90,7 +96,7 @@ class Delivery:
                 yield node_ids[index], reply
         if not gone:
             return
-        back = self._exchange.back(gone, RETURN_S)
+        back = self._exchange.back(gone, patience_s)
         for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in back]):
             yield back[index], reply
         for node_id in set(gone) - set(back):

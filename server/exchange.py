@@ -71,7 +71,8 @@ class Exchange:
     def wait_for_nodes(self, minimum: int) -> list[int]:
         """Node numbers, once at least ``minimum`` are there; between sites, once for a while no other has come.
 
-        Who is not there takes no part in the run, and after a fault of the coordinator sites come back one by one.
+        After a fault of the coordinator sites come back one by one, and a run that begins with all of them is spared
+        to change its cohort.
 
         Raises:
             RoundError: they did not come within the round timeout.
@@ -88,6 +89,10 @@ class Exchange:
             if late:
                 raise RoundError(f"{len(nodes)} of {minimum} nodes came within {self._timeout_s:g} s")
             time.sleep(LONGEST_POLL_S if settle_s else POLL_INTERVAL_S)
+
+    def newcomers(self, known: Sequence[int]) -> list[int]:
+        """Nodes that are connected and not ``known``; none in a simulation, whose nodes do not come and go."""
+        return sorted(set(self._grid.get_node_ids()) - set(known)) if self._one_by_one else []
 
     def back(self, nodes: Sequence[int], seconds: float) -> list[int]:
         """Those of ``nodes`` that are connected: at once where all are, else after ``seconds``."""

@@ -18,7 +18,7 @@ class Reporter(Protocol):
     """Receives progress; ``facts`` are for the coordinator's own eyes and never part of a release."""
 
     def preparing(self, message: str) -> None:
-        """Work before the first round."""
+        """Work before a round; who takes part."""
 
     def round_finished(self, round: int, rounds: int, facts: Mapping[str, object]) -> None:
         """A round was applied and its checkpoint is on disk."""

@@ -15,12 +15,12 @@ from common.errors import ConfigError, PrivacyConfigError, RoundError
 from common.families import AdditiveFamily
 from common.privacy.private_sum import Released, release
 from common.privacy.rng import NoiseSource
-from common.secure_terms import neighbourhood
 from common.table import IntArray
-from common.work import Work, refuse_large_delta
+from common.work import Work
 from server.aggregation import denominator, dense_sums, drawn_clients, noise_of_sum
 from server.checkpoint import CheckpointDirectory, RunState
 from server.delivery import Delivery, Question
+from server.enrolment import Enrolment
 from server.exchange import Exchange
 from server.optimizers import MeanUpdate, apply_step
 from server.progress import Reporter
@@ -92,7 +92,6 @@ class FederatedRun:
         refuse_leaky_settings(work)
         self._witness = witness
         self._work = work
-        self._exchange = exchange
         self._reporter = reporter
         self._checkpoints = CheckpointDirectory(directory, work.scenario.digest)
         self._run = self._checkpoints.run_id
@@ -100,6 +99,7 @@ class FederatedRun:
         if work.plan.mode == "none" or work.plan.test_mode:
             self._source = NoiseSource.seeded_for_tests(work.scenario.seed)
         self._delivery = Delivery(work, exchange, self._run)
+        self._enrolment = Enrolment(work, exchange, self._delivery, reporter)
         self._secure = SecureSums(work, self._delivery, self._run) if work.plan.mode == "distributed" else None
 
     def execute(self) -> Outcome:
@@ -107,8 +107,9 @@ class FederatedRun:
         state = self._checkpoints.load() or self._initial_state()
         resumed = state.round
         rounds = self._work.scenario.federation.rounds
-        nodes = self._enrol()
+        nodes = self._enrolment.begin(state.round + 1)
         while state.round < rounds and self._affordable(state.round + 1):
+            nodes = self._enrolment.joined(nodes, state.round + 1)
             self._round(state, nodes)
         self._reporter.done()
         self._require_result(state)
@@ -154,28 +155,6 @@ class FederatedRun:
             return releases <= plan.max_rounds()
         selections = max(plan.selections(releases), self._selections() + plan.votes.selects(number))
         return plan.epsilon("public", releases, selections) <= plan.target_epsilon
-
-    def _enrol(self) -> list[Node]:
-        """Ask every node to admit the run; refusals are reported and the others go on."""
-        federation = self._work.scenario.federation
-        node_ids = self._exchange.wait_for_nodes(federation.min_nodes)
-        self._reporter.preparing(f"asking {len(node_ids)} node(s) to admit the run")
-        nodes, refusals = self._delivery.prepare(node_ids)
-        for reason in refusals:
-            self._reporter.preparing(f"a node does not take part: {reason}")
-        if len(nodes) < federation.min_nodes or not any(n.clients for n in nodes):
-            raise RoundError(f"only {len(nodes)} of {len(node_ids)} nodes take part: {'; '.join(refusals) or 'empty'}")
-        if self._work.plan.unit_is_client:
-            refuse_large_delta(self._work.plan, sum(n.clients for n in nodes))
-        enrolled = sum(n.clients for n in nodes)
-        if federation.sampling == "full" and enrolled < federation.min_clients:
-            raise RoundError(
-                f"federation.min_clients = {federation.min_clients}, and {enrolled} clients are enrolled",
-                remedy="Lower federation.min_clients, or bring more clients.",
-            )
-        if self._work.plan.secure is not None and federation.sampling == "full":
-            neighbourhood(self._work.plan.secure, enrolled)  # refuses before anybody is asked, and charged
-        return nodes
 
     def _round(self, state: RunState, nodes: list[Node]) -> None:
         started = time.monotonic()

@@ -73,6 +73,7 @@ class SecureSums:
         self._delivery = delivery
         self._run = run
         self._adverts: dict[str, bytes] = {}
+        self._advertised: Terms | None = None  # what these adverts are for
         self._roster = _roster(work.scenario.federation.roster)
 
     def round(self, state: RunState, members: Sequence[Member], *, attempt: int, last: bool) -> SecureOutcome:
@@ -89,10 +90,10 @@ class SecureSums:
             return self._summed(state, terms, InTheClear(self._delivery, self._run, terms, members))
         riding = not last and self._work.scenario.federation.sampling == "full"  # else the next cohort is not known
         following = self._terms(terms.round + 1, 1, len(members)) if riding else None
-        adverts = self._adverts if attempt == 1 else {}
+        adverts = self._adverts if terms == self._advertised else {}  # not of another attempt, or another cohort
         machine = SecureRound(self._delivery, self._run, terms, members, adverts=adverts, roster=self._roster)
         outcome = self._summed(state, terms, machine, following)
-        self._adverts = machine.next_adverts
+        self._adverts, self._advertised = machine.next_adverts, following
         return outcome
 
     def _terms(self, number: int, attempt: int, cohort: int) -> Terms:

@@ -151,7 +151,7 @@ def up(*, home: HomeOption = _HERE) -> None:
 
 @agent_app.command("status")
 def status(*, home: HomeOption = _HERE, json_output: JsonOption = False) -> None:
-    """Show rounds served, refusals with reasons, epsilon spent and left, and when a message came last.
+    """Show rounds served, refusals with reasons, epsilon spent and left, and whether the coordinator can be reached.
 
     Example: fedembed agent status
     """
@@ -159,6 +159,7 @@ def status(*, home: HomeOption = _HERE, json_output: JsonOption = False) -> None
 
     from client.agent.home import open_home
     from client.agent.processes import PROGRAMS
+    from client.agent.reach import reach
     from client.agent.record import activity, spent
     from common.deployment.running import is_up
     from common.deployment.watching import is_serving
@@ -167,8 +168,15 @@ def status(*, home: HomeOption = _HERE, json_output: JsonOption = False) -> None
     programs = {
         name: is_serving(found.settings.health_port, name) if is_up(found.folder) else False for name in PROGRAMS
     }
-    facts: dict[str, Any] = {"programs": programs, **activity(found), "spent": [asdict(a) for a in spent(found)]}
+    way = reach(found.settings.address, found.inside("tls", "ca.crt"))
+    facts: dict[str, Any] = {
+        "programs": programs,
+        "coordinator": asdict(way),
+        **activity(found),
+        "spent": [asdict(a) for a in spent(found)],
+    }
     lines = [f"{name:<12}{'up' if fine else 'DOWN'}" for name, fine in programs.items()]
+    lines += [f"coordinator {_printable(way.problem) or 'answers'}"]
     lines += [f"rounds served {facts['rounds_served']}, last message {facts['last_contact'] or 'never'}"]
     lines += [
         f"unit {a['unit']}: epsilon {a['epsilon']:.4g} spent, {a['left']:.4g} left (delta {a['delta']:g})"

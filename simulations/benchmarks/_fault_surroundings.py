@@ -1,7 +1,8 @@
-"""Faults of what surrounds the programs: a cut network, a full disk, a site that stalls or comes and goes.
+"""Faults of what surrounds the programs: a cut network, a full disk, a wrong clock, a site that stalls or flaps.
 
 A process of its own (``unshare --net``) for root: the struck site lives in a second network namespace, joined to the
-first by one link that can be cut; its state, and the coordinator's runs, lie on disks small enough to be filled.
+first by one link that can be cut, and reads a clock that can be put forward; its state, and the coordinator's runs,
+lie on disks small enough to be filled.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from client.agent.home import AgentHome
+from simulations.benchmarks import _fault_clock
 from simulations.benchmarks._deployment_texts import generated_texts
 from simulations.benchmarks._fault_lane import STRUCK, Lane, pids
 from simulations.benchmarks._fault_table import SITES, Fault, struck
@@ -27,7 +29,9 @@ from simulations.local_deployment import local_deployment, start_up, up_command
 NETWORK, LINK = f"fedembed-{os.getpid()}", "fedembed0"
 HERE, THERE = "10.203.0.1", "10.203.0.2"
 DISK = "64m"
+CLOCK = "clock"
 SHORT_S, LONG_S, STALL_S, FULL_S, FLAPS, APART_S = 20.0, 100.0, 45.0, 60.0, 3, 10.0
+AHEAD_S, WRONG_S = 400.0, 60.0  # Flower takes nothing from a node whose clock is 5 s ahead, or 305 s behind
 _FILLER, _CHUNK = "filler", bytes(2**20)
 
 
@@ -58,6 +62,12 @@ def _flapping(lane: Lane) -> None:
         time.sleep(APART_S)
 
 
+def _wrong_clock(lane: Lane) -> None:
+    clock = lane.folder(STRUCK).parent / CLOCK
+    with _for(WRONG_S, lambda: _fault_clock.put(clock, 0.0)):
+        _fault_clock.put(clock, AHEAD_S)
+
+
 def _full(lane: Lane, owner: str) -> None:
     filler = lane.folder(owner) / _DISKS[owner] / _FILLER
     with _for(FULL_S, filler.unlink), suppress(OSError), filler.open("wb", buffering=0) as file:
@@ -80,6 +90,7 @@ FAULTS = (
     Fault(f"the site's network is cut for {LONG_S:g} s", partial(_cut, seconds=LONG_S)),
     Fault(f"the site stalls for {STALL_S:g} s", _stalled),
     Fault(f"the site's node is killed {FLAPS} times, {APART_S:g} s apart", _flapping),
+    Fault(f"the site's clock is {AHEAD_S:g} s ahead for {WRONG_S:g} s", _wrong_clock),
     Fault(f"the site's disk is full for {FULL_S:g} s", partial(_full, owner=STRUCK)),
     Fault(f"the coordinator's disk is full for {FULL_S:g} s", partial(_full, owner="coordinator")),
 )
@@ -103,12 +114,14 @@ def _network() -> Iterator[None]:
 
 @contextmanager
 def _surrounded(folder: Path, agents: Mapping[str, AgentHome]) -> Iterator[None]:
-    """Every agent under its ``agent up``; the struck one in the other network."""
+    """Every agent under its ``agent up``; the struck one in the other network, with the other clock."""
+    _fault_clock.make(folder / CLOCK)
+    modules = f"PYTHONPATH={folder / CLOCK}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     with ExitStack() as stack:
         for path in (folder / owner / disk for owner, disk in _DISKS.items()):
             stack.enter_context(_small_disk(path))
         for name, home in agents.items():
-            inside = ["ip", "netns", "exec", NETWORK] if name == STRUCK else []
+            inside = ["ip", "netns", "exec", NETWORK, "env", modules] if name == STRUCK else []
             start_up(stack, folder / f"{name}.out", [*inside, *up_command("agent", home.folder)])
         yield
 

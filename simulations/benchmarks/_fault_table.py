@@ -51,12 +51,15 @@ def scenario_of(vocabulary: Path) -> Scenario:
 def struck(
     deployed: LocalDeployment, vocabulary: Path, faults: Sequence[Fault], phases: Sequence[str], *, where: str
 ) -> list[Row]:
-    """Every fault at every phase of one long run, one after the other, and what was lost; ``where`` names its rows."""
+    """Every fault at every phase of one long run, one after the other, and what was lost so far after every phase."""
     with closing(Lane(deployed, len(SITES))) as lane:
         runs.submit(deployed.coordinator, scenario_of(vocabulary), lane.environment, name=RUN)
         lane.recover(time.monotonic(), 0, 0)
-        rows = [row for fault in faults for phase in phases for row in cell(lane, fault, phase)]
-        return [*rows, *losses(lane, where)]
+        rows: list[Row] = []
+        for phase in phases:
+            rows += [row for fault in faults for row in cell(lane, fault, phase)]
+            rows += [*losses(lane, f"{where}, after {phase}")]
+        return rows
 
 
 def cell(lane: Lane, fault: Fault, phase: str) -> Iterator[Row]:

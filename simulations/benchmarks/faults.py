@@ -3,10 +3,11 @@
 Four sites and a coordinator as operators start them, and one long run in mode ``distributed`` that needs three of the
 four. A process is killed (-9) when the struck site receives the message of a phase. An init system would start a killed
 ``up`` again, and an operator says ``resume`` where a run has ended: so does this. Deployments are struck side by side,
-one at its sites, one at its coordinator, and a third at what surrounds them (root only): network, disks, slowness.
-Ledgers and journals are compared with the answers afterwards.
+one at its sites, one at its coordinator, and a third at what surrounds them (root only): network, clock, disks,
+slowness. Ledgers and journals are compared with the answers afterwards.
 
-``FEDEMBED_FAULT_PHASES`` (words) names other phases than all. Needs nginx; Linux; full: some 45 minutes.
+``FEDEMBED_FAULT_PHASES`` (words) names other phases than all. Every cell is told on stderr as soon as it is known.
+Needs nginx; Linux; full: some 80 minutes.
 """
 
 from __future__ import annotations
