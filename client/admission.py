@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from client.ledger import Reservation
@@ -14,16 +16,14 @@ from common.work import Work
 
 
 @dataclass(frozen=True)
-class Admission:
-    """A run that this node takes part in: its terms, its data, and the ledger account that both belong to.
+class Announced:
+    """A run that a coordinator asks for, and the ledger account that its terms belong to.
 
     ``coordinator`` is who announced it, ``bundle`` the hash of the code that runs here.
     """
 
     run: str
     work: Work
-    clients: ClientStore
-    fingerprints: tuple[str, ...]
     coordinator: str = ""
     bundle: str = ""
 
@@ -59,6 +59,26 @@ class Admission:
             )
             for part, (event, times) in plan.parts("public", plan.rounds).items()
         ]
+
+    def admitted(self, clients: ClientStore, fingerprints: tuple[str, ...]) -> Admission:
+        """The run with this node's data."""
+        return Admission(self.run, self.work, self.coordinator, self.bundle, clients=clients, fingerprints=fingerprints)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission(Announced):
+    """A run that this node takes part in with its data; ``fingerprints`` are the ledger's names for them."""
+
+    clients: ClientStore
+    fingerprints: tuple[str, ...]
+
+
+def events_of(parts: Iterable[Reservation]) -> Counter[str]:
+    """Event (JSON) -> how often, of all parts."""
+    whole: Counter[str] = Counter()
+    for part in parts:
+        whole[part.event_json] += part.rounds
+    return whole
 
 
 class RefusedError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +110,10 @@ def app_of(desk: Desk) -> ClientApp:
 def _logged(error: Exception) -> None:
     if isinstance(error, FedembedError):
         _LOG.error("%s: %s %s", type(error).__name__, error.message, error.hint)
-    else:
-        _LOG.error("the node failed", exc_info=error)
+    else:  # where it happened, and not what it says: the text of such an error can be a record
+        frames = traceback.extract_tb(error.__traceback__)
+        places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+        _LOG.error("the node failed: %s at %s", type(error).__name__, places)
 
 
 def _recorded(context: Context, kind: str, reply: wire.Payload, seconds: float) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from common.errors import ConfigError
 
 MIB = 2**20
+_LOG = logging.getLogger("fedembed.client")
 
 
 @dataclass(frozen=True)
@@ -16,18 +18,24 @@ class Device:
     Attributes:
         name: ``cpu``, ``cuda``, or ``auto``: as the run says.
         gpu_memory_mib: most memory of the GPU that this process takes; 0: no bound.
+        or_cpu: whether the CPU serves where there is no GPU, with a line in the log. A site does: a run may ask for
+            what the site does not have.
     """
 
     name: str = "auto"
     gpu_memory_mib: int = 0
+    or_cpu: bool = False
 
     def chosen(self, asked: str) -> str:
         """``cpu`` or ``cuda``, where a run asks for ``asked``; the bound holds from here on.
 
         Raises:
-            ConfigError: ``cuda`` where torch finds no GPU.
+            ConfigError: ``cuda`` where torch finds no GPU, without ``or_cpu``.
         """
-        name = resolved_device(asked if self.name == "auto" else self.name)
+        wanted = asked if self.name == "auto" else self.name
+        name = resolved_device("auto" if self.or_cpu and wanted == "cuda" else wanted)
+        if wanted == "cuda" != name:
+            _LOG.warning("torch finds no usable GPU: the CPU serves instead")
         if name == "cuda" and self.gpu_memory_mib:
             import torch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from client.ledger import Ledger
 from client.policy import Policy, Refusal, check, check_colluders, check_message, check_period, check_spend
@@ -11,6 +11,7 @@ from client.upload import check_upload
 from common import wire
 from common.announcement import announcement
 from common.errors import SecAggError
+from common.privacy.grid import SecureSum
 from common.privacy.plan import PrivacyPlan
 from common.secagg.keys import verify
 from common.table import RowDomain
@@ -31,8 +32,18 @@ def check_run(policy: Policy, work: Work, message_bytes: int) -> Refusal | None:
         test_mode=plan.test_mode,
     )
     if refusal is None and plan.secure is not None:
-        refusal = check_colluders(policy, plan.secure.colluders)
+        refusal = check_colluders(policy, plan.secure.colluders) or check_cohort(policy, plan.secure)
     return refusal or check_demands(policy, plan) or check_upload(policy, work) or check_message(policy, message_bytes)
+
+
+def check_cohort(policy: Policy, secure: SecureSum) -> Refusal | None:
+    """Whether rounds may be as small as a run allows: a site that would refuse every round need not reserve the run."""
+    for name, least in (("min_cohort", policy.min_cohort), ("min_survivors", policy.min_survivors)):
+        if secure.survivors < least:
+            return Refusal(name, f"rounds of {secure.survivors} clients are allowed for, at least {least} are demanded")
+    if policy.roster_required and not secure.roster:
+        return Refusal("roster", "the run has no roster, and one is demanded")
+    return None
 
 
 def check_account(
@@ -50,6 +61,14 @@ def check_account(
         return refusal
     since = policy.period_begins
     return check_period(policy, before=epsilon(since, {}), after=epsilon(since, extra))
+
+
+def account_question(policy: Policy, ledger: Ledger, plan: PrivacyPlan, fingerprint: str) -> Iterator[bytes]:
+    """Everything that ``check_account`` and ``check_lately`` look at where nothing is added."""
+    period = policy.max_epsilon_per_period is not None
+    sinces = ("", policy.period_begins) if period else ("",)
+    spent = [sorted(ledger.spent(fingerprint, plan.unit, since).items()) for since in sinces]
+    yield repr((policy, fingerprint, plan.unit, plan.delta, ledger.units(fingerprint), sinces, spent)).encode()
 
 
 def check_lately(policy: Policy, ledger: Ledger, plan: PrivacyPlan, fingerprint: str) -> Refusal | None:

@@ -243,6 +243,10 @@ class Ledger:
         with self._lock, translated(self.path):
             return self._connection.execute(query, values).fetchall()
 
+    def has_reserved(self, run: str, fingerprint: str) -> bool:
+        """Whether this data set has a reservation in a run."""
+        return bool(self._accounts("seq", run, [fingerprint]))
+
     def _accounts(self, columns: str, run: str, fingerprints: Sequence[str]) -> list[Any]:
         """The given columns of a run's reservations for these data sets."""
         query = f"SELECT {columns} FROM entries WHERE kind = 'reserve' AND run = ? AND fingerprint IN "

@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 import os
+import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from common.errors import ConfigError
 from common.table import RowDomain
 from common.units import ClientStore, Record
 
+HALF_WRITTEN_S = 3_600.0
+KEPT_ENCODED = 4  # runs over other rows or units that a site can serve in turns without reading its data again
 ACTIVITY_FILE = "activity.jsonl"
 BUNDLE_VARIABLE = "FEDEMBED_BUNDLE"  # set by the process that serves a site, once it has checked its code
 
@@ -71,6 +74,7 @@ class SiteSource:
         if scenario.data.unit == "client":
             records = [Record(self.name, self.name, r.value) for r in records]
         store = encode_clients(by_client(records).items(), family, options, domain=domain)
+        _remove_old(self.state_dir)
         save_store(store, path)
         return store
 
@@ -85,6 +89,14 @@ class SiteSource:
         rows = domain.digest if domain else ""
         text = json.dumps([stamp, task, data.model_dump(mode="json"), rows], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _remove_old(folder: Path) -> None:
+    """All but the latest encoded files, which are copies of the data; and what a killed process left half written."""
+    made = sorted(folder.glob("encoded-*.npz"), key=lambda path: path.stat().st_mtime)
+    left = [p for p in folder.glob(".encoded-*.partial") if time.time() - p.stat().st_mtime > HALF_WRITTEN_S]
+    for path in (*made[: 1 - KEPT_ENCODED], *left):
+        path.unlink(missing_ok=True)
 
 
 def store_path(directory: Path, scenario: Scenario) -> Path:
@@ -122,7 +134,7 @@ def open_session(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) 
         policy = read_policy(Path(str(node_config["policy"])))
         session = _site_session(Path(str(node_config["site"])), state_dir, policy)
         memory = int(str(node_config.get("gpu-memory-mib", 0)))
-        session.device = Device(str(node_config.get("device", "auto")), memory)
+        session.device = Device(str(node_config.get("device", "auto")), memory, or_cpu=True)
         return session
     if run_config.get("simulation"):
         index, count = int(node_config["partition-id"]), int(node_config["num-partitions"])
@@ -169,4 +181,6 @@ def _site_session(site: Path, state_dir: Path, policy: Policy) -> Session:
     known = any(state_dir.glob("run-*.json"))  # a site that has taken part has a ledger, or has lost it
     ledger = Ledger.open(state_dir / "ledger.sqlite", create=not known, today=lambda: datetime.date.today().isoformat())
     bundle = os.environ.get(BUNDLE_VARIABLE, "")
-    return Session(SiteSource(name, data, state_dir), ledger, policy, state_dir=state_dir, party=party, bundle=bundle)
+    account = (named_fingerprint(name),)
+    source = SiteSource(name, data, state_dir)
+    return Session(source, ledger, policy, state_dir=state_dir, party=party, bundle=bundle, accounts=account)

@@ -21,7 +21,9 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_epsilon: float = Field(ge=0, description="limit on everything ever spent on a data set under one unit")
+    max_epsilon: float = Field(
+        ge=0, description="limit on everything ever spent on a data set under one unit; 0: no run"
+    )
     max_delta: float = Field(1e-5, gt=0, le=1)
     modes: tuple[str, ...] = Field(("example", "local"), description="privacy modes; central trusts the coordinator")
     families: tuple[str, ...] | None = Field(None, description="embedding families; left out: every one")
@@ -156,7 +158,7 @@ def check(
         return Refusal("rounds", f"{rounds} rounds are asked for, between 1 and {policy.max_rounds} are allowed")
     if not delta <= policy.max_delta:
         return Refusal("delta", f"delta {delta:g} exceeds the limit {policy.max_delta:g}")
-    if not epsilon <= policy.max_epsilon:
+    if not epsilon <= policy.max_epsilon or policy.max_epsilon == 0:
         return Refusal("epsilon", f"the run alone costs epsilon {epsilon:.4g}, the limit is {policy.max_epsilon:.4g}")
     return None
 

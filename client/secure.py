@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ from common.secagg.encoding import pack, pack_list, read_u32, u32, unpack, unpac
 
 Key = tuple[int, int, int]  # round, attempt, client
 MOST_STATES = 2**20
-LOCK_FILE = ".secagg.lock"
+LOCK_FILE, _FILES = ".secagg.lock", "secagg-*.bin"
+FORGOTTEN_S = 86_400.0
 
 
 @dataclass
@@ -43,7 +45,7 @@ class SecretStates:
         Raises:
             SecAggError: the file is damaged. StorageError: it cannot be read.
         """
-        path = folder / f"secagg-{hashlib.sha256(run.encode()).hexdigest()[:32]}.bin"
+        path = folder / _FILES.replace("*", hashlib.sha256(run.encode()).hexdigest()[:32])
         if not path.exists():
             return cls(run, path)
         with disk_errors(path):
@@ -96,6 +98,9 @@ class SecretStates:
             return
         kept = [(key, state) for key, state in self.states.items() if state.secrets.step == state.step]
         items = [pack(*map(u32, key), state.to_bytes()) for key, state in kept]
+        if not items:
+            self.path.unlink(missing_ok=True)
+            return
         with atomic_files(self.path) as (partial,):
             os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             partial.write_bytes(pack_list(items))
@@ -114,6 +119,9 @@ def held_states(folder: Path, run: str) -> Iterator[SecretStates]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for cut_off in folder.glob(".secagg-*.partial"):  # of a process that was killed while it wrote
             cut_off.unlink()
+        for forgotten in folder.glob(_FILES):  # of a run that broke off, and of which nobody has asked for so long
+            if time.time() - forgotten.stat().st_mtime > FORGOTTEN_S:
+                forgotten.unlink()
         states = SecretStates.of_run(folder, run)
         try:
             yield states

@@ -228,10 +228,11 @@ class _Call:
         work, parameters = self.admitted.work, self.parameters()
         bind = model_digest(parameters, work.specs)
         rows = None if work.plan.votes is None else checked_rows(work.plan.votes, self.blob("rows"))
+        training = local_training(work, self.asked.round, self.session.device)
         self.session.charge(self.admitted, self.asked.clients, self.asked)
         clients, randomness = self._active()
         call: dict[str, Any] = {
-            "training": local_training(work, self.asked.round, self.session.device),
+            "training": training,
             "randomness": randomness,
             "round_number": self.asked.round,
         }

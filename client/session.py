@@ -3,48 +3,35 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from client.admission import Admission, RefusedError, refuse
+from client.admission import Admission, Announced, RefusedError, events_of, refuse
 from client.answers import Asked, asked_of, faults, node_reply
 from client.device import ANY_DEVICE, Device
-from client.gate import check_account, check_coordinator, check_hours, check_lately, check_run
+from client.gate import account_question, check_account, check_coordinator, check_hours, check_lately, check_run
+from client.kept_run import KeptRun, payload_of, portable_config
 from client.ledger import Ledger, Reservation
 from client.module_training import sample_loss
-from client.policy import Policy, check_message
+from client.policy import Policy, Refusal, check_message
 from client.secure import SecretStates, held_states
 from client.secure_terms import Party
+from client.store import DataSource
 from client.training import Randomness, client_updates, local_training
 from client.upload import check_upload
 from common import wire
 from common.config import Scenario, scenario_from_json
 from common.errors import WireError
-from common.files import atomic_files
 from common.privacy.rng import NoiseSource
 from common.seeds import public_rng, public_seed
 from common.table import FloatArray, IntArray, RowDomain
-from common.units import ClientStore
 from common.update import UpdateBatch
 from common.work import Work, work_for
-
-
-class DataSource(Protocol):
-    """Where a node's encoded data come from."""
-
-    def store(self, scenario: Scenario, domain: RowDomain | None) -> ClientStore:
-        """The clients that this node hosts, encoded for the scenario's family and the given rows."""
-
-    def fingerprints(self, store: ClientStore) -> tuple[str, ...]:
-        """The ledger's name for the data of each client of ``store``."""
 
 
 @dataclass
@@ -63,6 +50,7 @@ class Session:
         party: who this node's one client is under secure aggregation with a roster; ``None``: a name for each round.
         admitted: the run that ``train`` serves; set only when its reservation is in the ledger.
         bundle: hash of the code that runs here, for the ledger; empty in a simulation.
+        accounts: the ledger's names for this node's data, as far as they are known before any are read.
         device: what the site trains on, whatever a run asks.
         now: the site's own time.
     """
@@ -80,6 +68,7 @@ class Session:
     version: int = -1
     secrets: SecretStates | None = None
     bundle: str = ""
+    accounts: tuple[str, ...] = ()
     device: Device = ANY_DEVICE
     now: Callable[[], datetime.datetime] = datetime.datetime.now
 
@@ -90,7 +79,7 @@ class Session:
             WireError: malformed payload.
             ConfigError, DataError: the scenario or this node's data cannot be used.
         """
-        run = payload.text("run")
+        run, config = payload.text("run"), portable_config(payload)
         try:
             refuse(check_hours(self.policy, self.now()))
             admission = self._admission(payload)
@@ -98,7 +87,9 @@ class Session:
         except RefusedError as error:
             return node_reply(run, status="refused", clients=0, code=error.refusal.code, reason=error.refusal.message)
         self._adopt(admission)
-        self._remember(payload)
+        if (kept := self._kept(run)) is not None:
+            kept.save(payload, config)
+            kept.note_yes("terms", self._terms(*kept.contents()))
         name = "" if self.party is None else self.party.name
         return node_reply(run, status="ready", clients=len(admission.clients), name=name)
 
@@ -111,40 +102,39 @@ class Session:
         work = self.work_of(scenario_from_json(payload.text("scenario")), domain)
         if not allowed:
             refuse(check_run(self.policy, work, payload.size_bytes))
+        announced = Announced(payload.text("run"), work, signer or payload.text("coordinator"), self.bundle)
+        if work.plan.secure is not None and work.plan.secure.roster and self.party is None:
+            refuse(Refusal("roster", "the run counts on a roster, and this site is in none"))
+        self._refuse_overspent(announced)
         store = self.source.store(work.scenario, work.domain)
-        coordinator = signer or payload.text("coordinator")
-        return Admission(payload.text("run"), work, store, self.source.fingerprints(store), coordinator, self.bundle)
+        return announced.admitted(store, self.source.fingerprints(store))
+
+    def _refuse_overspent(self, announced: Announced) -> None:
+        """Before the data are read: a run for which there is no room. ``_reserve`` asks again, and decides."""
+        parts, plan = announced.reservations(), announced.work.plan
+        for name in self.accounts if self.policy.limits_spend else ():
+            if not any(self.ledger.has_reserved(part.run, name) for part in parts):
+                refuse(check_account(self.policy, self.ledger, plan, name, events_of(parts)))
 
     def _adopt(self, admission: Admission) -> None:
         self.admitted, self.parameters, self.version = admission, None, -1
 
-    def _remember(self, payload: wire.Payload) -> None:
-        if self.state_dir is not None:
-            with atomic_files(*self._files(payload.text("run"))) as (config, arrays, allowed):
-                config.write_text(json.dumps(dict(payload.config)))
-                arrays.write_bytes(wire.array_bytes(payload))
-                allowed.write_text(self._terms(config.read_bytes(), arrays.read_bytes()))
+    def _kept(self, run: str) -> KeptRun | None:
+        return None if self.state_dir is None else KeptRun(self.state_dir, run)
 
-    def _terms(self, config: bytes, arrays: bytes) -> str:
-        """Everything that ``check_run`` looks at: its answer costs an accountant's time, and is asked every message."""
-        asked = (repr(self.policy).encode(), self.bundle.encode(), config, arrays)
-        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in asked)).hexdigest()
-
-    def _files(self, run: str) -> tuple[Path, Path, Path]:
-        """Where an admitted run is kept; a run's name comes from outside, so it is hashed."""
-        folder = self.state_dir or Path()
-        name = hashlib.sha256(run.encode()).hexdigest()[:32]
-        return folder / f"run-{name}.json", folder / f"run-{name}.npz", folder / f"run-{name}.allowed"
+    def _terms(self, config: bytes, arrays: bytes) -> tuple[bytes, ...]:
+        """Everything that ``check_run`` looks at."""
+        return repr(self.policy).encode(), self.bundle.encode(), config, arrays
 
     def _recall(self, run: str) -> bool:
         """Take up a run that an earlier process of this node admitted, if the policy still allows it."""
-        if self.state_dir is None or not self._files(run)[0].exists():
+        kept = self._kept(run)
+        if kept is None or not kept.exists:
             return False
-        *files, terms = self._files(run)
-        config, arrays = (path.read_bytes() for path in files)
-        known = bool(self.bundle) and terms.exists()  # without the hash of a bundle, the code may be newer
-        same = known and terms.read_text() == self._terms(config, arrays)
-        self._adopt(self._admission(wire.Payload(json.loads(config), wire.arrays_from_bytes(arrays)), allowed=same))
+        config, arrays = kept.contents()
+        # without the hash of a bundle, the code may be newer
+        same = bool(self.bundle) and kept.said_yes("terms", self._terms(config, arrays))
+        self._adopt(self._admission(payload_of(config, arrays), allowed=same))
         return True
 
     def _reserve(self, admission: Admission) -> None:
@@ -154,9 +144,7 @@ class Session:
         cohort where the plan counts on it. What was spent before is looked at inside the same transaction.
         """
         plan, parts = admission.work.plan, admission.reservations()
-        whole: Counter[str] = Counter()
-        for part in parts:
-            whole[part.event_json] += part.rounds
+        whole = events_of(parts)
 
         def admit(item: Reservation) -> None:
             refuse(check_account(self.policy, self.ledger, plan, item.fingerprint, whole))
@@ -221,6 +209,7 @@ class Session:
         admitted = self._admitted()
         work, store, chosen = admitted.work, admitted.clients, asked.clients
         refuse(check_upload(self.policy, work, len(chosen)))
+        training = local_training(work, asked.round, self.device)  # before the charge: a device may not be there
         self.charge(admitted, chosen, asked)
         names = [store.names[i] for i in chosen]
         status = faults(work, names, asked.round) if self.simulated else np.zeros(len(names), np.int8)
@@ -231,7 +220,7 @@ class Session:
                 work,
                 parameters,
                 [store.client(int(chosen[k])) for k in active],
-                training=local_training(work, asked.round, self.device),
+                training=training,
                 randomness=self.randomness([names[k] for k in active], asked),
             )
         arrays = {"clients": chosen, "status": status, **wire.encode_updates(batch)}
@@ -251,18 +240,35 @@ class Session:
     def charge(self, admitted: Admission, chosen: IntArray, asked: Asked, part: str = "round") -> None:
         """Charge the round (or a part of it), durably, and refuse it where the account then goes over the limit.
 
-        The reservation covers as many charges as rounds are planned, whatever their numbers; more are looked at
-        one by one, and stay charged when they are refused.
+        An account that is over a limit as it stands (the policy was lowered) is refused before it is charged. The
+        reservation covers as many charges as rounds are planned, whatever their numbers; more are looked at one by
+        one, and stay charged when they are refused.
         """
         plan = admitted.work.plan
         if plan.mode == "none":  # recorded as unprotected when it was reserved
             return
         fingerprints = [admitted.fingerprints[i] for i in chosen]
+        self._ask_of_accounts("account", admitted, fingerprints, partial(check_account, extra={}))
         beyond = self.ledger.charge(admitted.account_of(part), asked.round, asked.attempt, fingerprints)
         for fingerprint in beyond if self.policy.limits_spend else ():
             refuse(check_account(self.policy, self.ledger, plan, fingerprint, {}))
-        for fingerprint in dict.fromkeys(fingerprints):
-            refuse(check_lately(self.policy, self.ledger, plan, fingerprint))
+        self._ask_of_accounts("lately", admitted, fingerprints, check_lately)
+
+    def _ask_of_accounts(
+        self, about: str, admitted: Admission, fingerprints: Sequence[str], check: Callable[..., Refusal | None]
+    ) -> None:
+        """Raise ``RefusedError`` unless ``check`` has nothing against any of these accounts as they stand."""
+        if not self.policy.limits_spend:
+            return
+        asked = [(self.policy, self.ledger, admitted.work.plan, name) for name in dict.fromkeys(fingerprints)]
+        question = [self.bundle.encode(), *(part for account in asked for part in account_question(*account))]
+        kept = self._kept(admitted.run) if self.bundle else None
+        if kept is not None and kept.said_yes(about, question):
+            return
+        for account in asked:
+            refuse(check(*account))
+        if kept is not None:
+            kept.note_yes(about, question)
 
     def randomness(self, names: Sequence[str], asked: Asked) -> list[Randomness]:
         """Fresh randomness from the operating system; reproducible where the run protects nobody anyway."""

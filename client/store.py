@@ -6,10 +6,11 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from common.config import Scenario
 from common.errors import ConfigError, DataError
 from common.files import atomic_files
 from common.table import RowDomain
@@ -46,6 +47,16 @@ def encode_clients(
     columns = {n: np.concatenate([p.columns[n] for p in parts]) for n in parts[0].columns}
     units = Units(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), columns)
     return ClientStore(tuple(names), offsets, units)
+
+
+class DataSource(Protocol):
+    """Where a node's encoded data come from."""
+
+    def store(self, scenario: Scenario, domain: RowDomain | None) -> ClientStore:
+        """The clients that this node hosts, encoded for the scenario's family and the given rows."""
+
+    def fingerprints(self, store: ClientStore) -> tuple[str, ...]:
+        """The ledger's name for the data of each client of ``store``."""
 
 
 def save_store(store: ClientStore, path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,6 +60,7 @@ class CheckpointDirectory:
     def __init__(self, directory: Path, run_digest: str) -> None:
         self._state_path = directory / _STATE
         self._journal_path = directory / "journal.jsonl"
+        self._lock_path = directory / "lock"
         self._digest = run_digest
         with disk_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
@@ -76,6 +78,25 @@ class CheckpointDirectory:
         if owner != self._digest:
             raise CheckpointError(f"{path.parent} holds a run of another scenario or seed")
         return run_id
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """One process at a time computes this run: two would each ask clients for attempts of their own.
+
+        Raises:
+            CheckpointError: another one does.
+        """
+        with disk_errors(self._lock_path):
+            lock = self._lock_path.open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CheckpointError(
+                    f"another process works on the run in {self._lock_path.parent}",
+                    remedy="Wait for its end, or stop it; then resume.",
+                ) from None
+            yield
 
     def save(self, state: RunState) -> None:
         """Replace the checkpoint: complete on disk before the old one goes.

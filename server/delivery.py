@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,13 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from common import wire
+from common.errors import WireError
 from common.table import IntArray
 from common.work import Work
 from server.checkpoint import RunState
-from server.exchange import NODE_UNAVAILABLE, Exchange
+from server.exchange import NODE_UNAVAILABLE, SILENCES, Exchange
 from server.rounds import Node, run_payload
 
 RETURN_S = 60.0
+_MADE_UP = re.compile(r"[0-9]+[.][0-9]+")  # what clients without a name are called in a round
 
 
 class Replies(Protocol):
@@ -54,11 +57,14 @@ class Delivery:
         self._run = run
         self.changed: Mapping[str, IntArray] | None = None  # rows of each table that the last round changed
 
-    def prepare(self, node_ids: Sequence[int], *, patience_s: float = RETURN_S) -> tuple[list[Node], list[str]]:
+    def prepare(
+        self, node_ids: Sequence[int], *, patience_s: float = RETURN_S, timeout_s: float | None = None
+    ) -> tuple[list[Node], list[str]]:
         """Ask nodes to admit the run: (those that do, reasons of those that do not).
 
         Args:
             patience_s: how long those that are not there are waited for.
+            timeout_s: how long an answer is waited for; by default as long as in a round.
         """
         scenario, rows = self._work.scenario.canonical_json(), self._work.domain
         signed = self._exchange.sender.signed(self._run, scenario, "" if rows is None else rows.digest)
@@ -67,21 +73,18 @@ class Delivery:
         payload = run_payload(self._run, config, domain.arrays)
         nodes: list[Node] = []
         refusals: list[str] = []
-        for node_id, reply in self._prepared(node_ids, payload, patience_s):
-            if isinstance(reply, str):
-                refusals.append(reply)
-            elif reply.config.get("status") == "ready":
-                name, clients = str(reply.config.get("name", "")), max(0, reply.integer("clients"))
-                if name and (clients != 1 or name in {node.name for node in nodes}):
-                    refusals.append(f"a node answers as {name!r}, which another is, or for several clients")
-                else:
-                    nodes.append(Node(node_id, clients, name=name))
+        for node_id, reply in self._prepared(node_ids, payload, patience_s, timeout_s):
+            found = reply if isinstance(reply, str) else _node_of(node_id, reply, sites=self._exchange.between_sites)
+            if isinstance(found, str):
+                refusals.append(found)
+            elif found.name and found.name in {node.name for node in nodes}:
+                refusals.append(f"a node answers as {found.name!r}, which another is")
             else:
-                refusals.append(f"{reply.config.get('code')}: {reply.config.get('reason')}")
+                nodes.append(found)
         return sorted(nodes, key=lambda n: n.node_id), refusals
 
     def _prepared(
-        self, node_ids: Sequence[int], payload: wire.Payload, patience_s: float
+        self, node_ids: Sequence[int], payload: wire.Payload, patience_s: float, timeout_s: float | None
     ) -> Iterator[tuple[int, wire.Payload | str]]:
         """Node by node what it says; one that is not there is waited for and asked once more.
 
@@ -89,7 +92,7 @@ class Delivery:
         it come back no earlier.
         """
         gone: list[int] = []
-        for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in node_ids]):
+        for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in node_ids], timeout_s=timeout_s):
             if reply == NODE_UNAVAILABLE:
                 gone.append(node_ids[index])
             else:
@@ -97,7 +100,7 @@ class Delivery:
         if not gone:
             return
         back = self._exchange.back(gone, patience_s)
-        for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in back]):
+        for index, reply in self._exchange.send("query.prepare", [(n, payload) for n in back], timeout_s=timeout_s):
             yield back[index], reply
         for node_id in set(gone) - set(back):
             yield node_id, NODE_UNAVAILABLE
@@ -115,6 +118,7 @@ class Delivery:
                 replies.ask(f"{last}/{question.key}", question.clients)
             for index, reply in self._exchange.send(kind, payloads):
                 node, key = questions[index].node, f"{last}/{questions[index].key}"
+                node.silent = node.silent + 1 if reply in SILENCES else 0
                 if isinstance(reply, str):
                     replies.fail(key, reply)
                 elif reply.config.get("status") in ("need_full", "unprepared") and not last:
@@ -122,7 +126,8 @@ class Delivery:
                     again.append(questions[index])
                 else:
                     if table is not None:
-                        node.version = int(reply.config.get("version", -1))
+                        version = reply.config.get("version")
+                        node.version = version if isinstance(version, int) else -1
                     replies.accept(key, reply)
             if not again:
                 return
@@ -144,3 +149,21 @@ class Delivery:
         if node.version == current:
             return {s.name: np.empty(0, np.int64) for s in self._work.specs if s.is_table}
         return self.changed if node.version == current - 1 and current > 0 else None
+
+
+def _node_of(node_id: int, reply: wire.Payload, *, sites: bool) -> Node | str:
+    """The node that a reply to an announcement describes; or why it takes no part.
+
+    A site is one client: the shares of noise in a sum are accounted as those of as many parties.
+    """
+    if reply.config.get("status") != "ready":
+        return f"{reply.config.get('code')}: {reply.config.get('reason')}"
+    try:
+        name, clients = str(reply.config.get("name", "")), max(0, reply.integer("clients"))
+    except WireError:
+        return "malformed"
+    if clients != 1 and (name or (sites and clients)):
+        return f"a node answers for {clients} clients, and hosts one"
+    if _MADE_UP.fullmatch(name):
+        return f"a node calls itself {name!r}, like a client without a name"
+    return Node(node_id, clients, name=name)

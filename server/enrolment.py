@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from scipy.stats import binom
+
 from common.errors import PrivacyConfigError, RoundError, SecAggError
 from common.secure_terms import neighbourhood
 from common.work import Work, refuse_large_delta
@@ -13,13 +15,18 @@ from server.exchange import Exchange
 from server.progress import Reporter
 from server.rounds import Node
 
+JOIN_TIMEOUT_S = 60.0  # the others wait meanwhile; who takes longer is asked again, with its data encoded by then
+MOST_SILENT = 2
+MOST_OVERFULL = 1e-6  # chance of a round whose cohort is too large, which ends a run
+
 
 class Enrolment:
     """Asks nodes to admit the run.
 
-    One that refuses or does not answer is asked again between later rounds, after twice as many rounds each time: an
-    agent comes back, the hours of a policy begin. A node that takes part stays in the run; where it fails, Flower says
-    so in every round, and it takes part again once it is back.
+    Between sites, one that refuses, or does not answer, is asked again between later rounds, after twice as many
+    rounds each time: an agent comes back, the hours of a policy begin. A node that takes part stays in the run. Where
+    Flower says that it is gone it is left out of the round at once; one that is connected and silent would hold up
+    every round for the whole timeout, and is taken out after ``MOST_SILENT`` questions, to be asked like a newcomer.
     """
 
     def __init__(self, work: Work, exchange: Exchange, delivery: Delivery, reporter: Reporter) -> None:
@@ -38,7 +45,9 @@ class Enrolment:
             PrivacyConfigError, SecAggError: delta, or the graph of secure aggregation, is not for so many clients.
         """
         federation = self._work.scenario.federation
-        node_ids = self._exchange.wait_for_nodes(federation.min_nodes)
+        there = self._exchange.wait_for_nodes(federation.min_nodes)
+        sites = self._exchange.between_sites  # a site is one client; a simulation's node hosts many
+        node_ids = there[: self._seats(0, len(there)) or None] if sites else there
         self._reporter.preparing(f"asking {len(node_ids)} node(s) to admit the run")
         self._note(node_ids, number)
         nodes, refusals = self._delivery.prepare(node_ids)
@@ -55,28 +64,46 @@ class Enrolment:
         return nodes
 
     def joined(self, nodes: Sequence[Node], number: int) -> list[Node]:
-        """``nodes``, and those that have come since and admit the run, before round ``number``.
+        """``nodes``, and the sites that have come since and admit the run, before round ``number``.
 
-        Nobody is asked, and has to reserve a run, where one client more would not fit.
+        No more are asked, and reserve a run, than fit.
         """
-        found = list(nodes)
-        newcomers = self._exchange.newcomers([node.node_id for node in nodes])
-        due = [n for n in newcomers if self._not_before.get(n, 0) <= number]
-        if not due or self._unfit(_clients(nodes) + 1):
+        if not self._exchange.between_sites:
+            return list(nodes)
+        found = self._without_silent(nodes, number)
+        connected = self._exchange.connected()
+        known = {node.node_id for node in found}
+        due = [n for n in connected if n not in known and self._not_before.get(n, 0) <= number]
+        due = due[: self._seats(_clients(found), len(due))]
+        if not due:
             return found
         self._note(due, number)
-        came, refusals = self._delivery.prepare(due, patience_s=0.0)
+        came, refusals = self._delivery.prepare(due, patience_s=0.0, timeout_s=JOIN_TIMEOUT_S)
         for node in came:
-            if node.name and node.name in {other.name for other in found}:
+            namesakes = [other for other in found if node.name and other.name == node.name]
+            if any(other.node_id in connected for other in namesakes):
                 refusals.append(f"a node answers as {node.name!r}, which another is")
-            elif reason := self._unfit(_clients([*found, node])):
-                refusals.append(reason)
-            else:
-                found.append(node)
+            else:  # under the name of one that is gone: a site with new keys
+                found = [*(other for other in found if other not in namesakes), node]
         self._report(refusals)
-        if len(found) > len(nodes):
-            self._reporter.preparing(f"{len(found) - len(nodes)} more node(s) take part from round {number} on")
+        more = {node.node_id for node in found} - known
+        if more:
+            self._reporter.preparing(f"{len(more)} more node(s) take part from round {number} on")
         return sorted(found, key=lambda n: n.node_id)
+
+    def _without_silent(self, nodes: Sequence[Node], number: int) -> list[Node]:
+        """``nodes`` without those that hold rounds up, where enough are left."""
+        silent = [node for node in nodes if node.silent >= MOST_SILENT]
+        left = [node for node in nodes if node not in silent]
+        if not silent or self._unfit(_clients(left)):
+            return list(nodes)
+        self._note([node.node_id for node in silent], number)
+        self._reporter.preparing(f"{len(silent)} node(s) are left out: they are connected and do not answer")
+        return left
+
+    def _seats(self, enrolled: int, wanted: int) -> int:
+        """How many clients more, of those that want to, the run is for; 0 where it is for none of these numbers."""
+        return next((more for more in range(wanted, 0, -1) if not self._unfit(enrolled + more)), 0)
 
     def _note(self, node_ids: Sequence[int], number: int) -> None:
         self._asked.update(node_ids)
@@ -88,10 +115,14 @@ class Enrolment:
 
     def _unfit(self, enrolled: int) -> str:
         """Why the run is not for so many clients; empty where it is."""
+        federation, secure = self._work.scenario.federation, self._work.plan.secure
         try:
             self._refuse_unfit(enrolled)
         except (PrivacyConfigError, SecAggError) as error:
             return error.message
+        if secure is not None and federation.sampling == "poisson":
+            odds = float(binom.sf(secure.max_clients, enrolled, federation.rate))
+            return "" if odds < MOST_OVERFULL else f"a cohort of {enrolled} clients would exceed max_clients too often"
         return ""
 
     def _refuse_unfit(self, enrolled: int) -> None:

@@ -19,7 +19,8 @@ SILENCE_S = 30.0
 SETTLE_S = 10.0
 MOST_TIMES = 3
 _SURE = 2
-NODE_UNAVAILABLE = "node_unavailable"
+NODE_UNAVAILABLE, NO_REPLY, LOST = "node_unavailable", "no_reply", "lost"
+SILENCES = (NO_REPLY, LOST)  # of nodes that are connected
 _FAILURES = {5: NODE_UNAVAILABLE, 8: "crashed"}
 
 
@@ -90,9 +91,14 @@ class Exchange:
                 raise RoundError(f"{len(nodes)} of {minimum} nodes came within {self._timeout_s:g} s")
             time.sleep(LONGEST_POLL_S if settle_s else POLL_INTERVAL_S)
 
-    def newcomers(self, known: Sequence[int]) -> list[int]:
-        """Nodes that are connected and not ``known``; none in a simulation, whose nodes do not come and go."""
-        return sorted(set(self._grid.get_node_ids()) - set(known)) if self._one_by_one else []
+    @property
+    def between_sites(self) -> bool:
+        """Whether nodes are sites, which host one client each, come and go, and answer in order."""
+        return self._one_by_one
+
+    def connected(self) -> list[int]:
+        """Nodes that Flower takes for connected."""
+        return sorted(self._grid.get_node_ids())
 
     def back(self, nodes: Sequence[int], seconds: float) -> list[int]:
         """Those of ``nodes`` that are connected: at once where all are, else after ``seconds``."""
@@ -103,12 +109,17 @@ class Exchange:
                 return found
             time.sleep(LONGEST_POLL_S)
 
-    def send(self, kind: str, payloads: Sequence[tuple[int, wire.Payload]]) -> Iterator[tuple[int, wire.Payload | str]]:
+    def send(
+        self, kind: str, payloads: Sequence[tuple[int, wire.Payload]], *, timeout_s: float | None = None
+    ) -> Iterator[tuple[int, wire.Payload | str]]:
         """Send payload k to its node and yield ``(k, reply)`` as replies come; a failure yields its reason instead.
 
         Flower reports a dead node as node 1, so replies are matched by the message they answer, never by sender.
+
+        Args:
+            timeout_s: in place of the exchange's own, where it is shorter.
         """
-        deadline = self._clock() + self._timeout_s
+        deadline = self._clock() + min(self._timeout_s, timeout_s or self._timeout_s)
         wave = _Wave(self._grid, kind, payloads, self._clock() + SILENCE_S)
         pause_s = POLL_INTERVAL_S
         while wave.open and self._clock() < deadline:
@@ -120,7 +131,7 @@ class Exchange:
             if not answered:
                 time.sleep(pause_s)
         for index in wave.open:
-            yield index, "no_reply"
+            yield index, NO_REPLY
 
 
 class _Wave:
@@ -131,10 +142,14 @@ class _Wave:
         self.open = {k: _Question(node, payload, quiet_until) for k, (node, payload) in enumerate(payloads)}
         self._questions: dict[str, int] = {}
         self._reminders: dict[str, int] = {}
+        self._unknown: list[int] = []  # questions to nodes that Flower does not know (any more)
         self._push(list(self.open))
 
     def answers(self, now: float) -> Iterator[tuple[int, wire.Payload | str]]:
         """Replies that have come to open questions."""
+        while self._unknown:
+            if self.open.pop(unknown := self._unknown.pop(), None) is not None:
+                yield unknown, NODE_UNAVAILABLE
         asked = [m for of in (self._questions, self._reminders) for m, k in of.items() if k in self.open]
         replies: Iterable[Message] = self._grid.pull_messages(asked)
         for reply in replies:
@@ -150,13 +165,13 @@ class _Wave:
         for index, question in list(self.open.items()):
             if question.passed >= _SURE and question.sent >= MOST_TIMES:
                 del self.open[index]
-                yield index, "lost"
+                yield index, LOST
             elif question.passed >= _SURE:
                 question.sent, question.passed, question.quiet_until = question.sent + 1, 0, now + SILENCE_S
                 self._push([index])
             elif index not in waiting and now >= question.quiet_until:
                 empty = wire.Payload({"protocol": wire.PROTOCOL, "run": str(question.payload.config["run"])}, {})
-                self._reminders[self._pushed("query.present", [(question.node, empty)])[0]] = index
+                self._keep(self._reminders, self._pushed("query.present", [(question.node, empty)]), [index])
 
     def _reminded(self, index: int, now: float, *, failed: bool) -> None:
         """A node has answered a reminder; or Flower has in its place, and will say so of the question as well."""
@@ -167,7 +182,15 @@ class _Wave:
 
     def _push(self, indices: Sequence[int]) -> None:
         sent = [(self.open[k].node, self.open[k].payload) for k in indices]
-        self._questions.update(zip(self._pushed(self._kind, sent), indices, strict=True))
+        self._keep(self._questions, self._pushed(self._kind, sent), indices)
+
+    def _keep(self, asked: dict[str, int], names: Sequence[str], indices: Sequence[int]) -> None:
+        """Flower gives no name to a message for a node whose key was revoked: it will never be answered."""
+        for name, index in zip(names, indices, strict=True):
+            if name:
+                asked[name] = index
+            else:
+                self._unknown.append(index)
 
     def _pushed(self, kind: str, sent: Sequence[tuple[int, wire.Payload]]) -> list[str]:
         messages = [Message(wire.pack(payload, flwr.app), node, kind) for node, payload in sent]

@@ -28,13 +28,16 @@ NORM_SLACK = 1e-4
 class Node:
     """What the server knows of a Flower node: how many clients it hosts and which table version it holds.
 
-    ``name`` is its client's in the roster of secure aggregation, where there is one.
+    Attributes:
+        name: its client's in the roster of secure aggregation, where there is one.
+        silent: questions in a row that it has not answered though it was connected.
     """
 
     node_id: int
     clients: int
     version: int = -1
     name: str = ""
+    silent: int = 0
 
 
 class RoundMachine:

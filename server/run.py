@@ -77,7 +77,7 @@ class FederatedRun:
     Raises (from ``execute``):
         RoundError: too few nodes or usable replies; rerunning the same command resumes.
         PrivacyConfigError: settings whose claim would not hold.
-        CheckpointError, StorageError: the output directory cannot be used.
+        CheckpointError, StorageError: the output directory cannot be used, or another process works on it.
     """
 
     def __init__(
@@ -104,17 +104,22 @@ class FederatedRun:
 
     def execute(self) -> Outcome:
         """Run every round that is still missing, then return."""
+        with self._checkpoints.held():
+            return self._executed()
+
+    def _executed(self) -> Outcome:
         state = self._checkpoints.load() or self._initial_state()
         resumed = state.round
         rounds = self._work.scenario.federation.rounds
-        nodes = self._enrolment.begin(state.round + 1)
+        nodes: list[Node] = []
         while state.round < rounds and self._affordable(state.round + 1):
+            nodes = nodes or self._enrolment.begin(state.round + 1)
             nodes = self._enrolment.joined(nodes, state.round + 1)
             self._round(state, nodes)
         self._reporter.done()
         self._require_result(state)
         releases = self._releases(state)
-        return Outcome(state, releases, sum(n.clients for n in nodes), resumed, self._selections())
+        return Outcome(state, releases, state.history[-1]["enrolled_clients"], resumed, self._selections())
 
     def _initial_state(self) -> RunState:
         work = self._work

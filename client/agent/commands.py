@@ -96,7 +96,8 @@ def approve_bundle(
     """Show the hash and the files of a bundle, and let it run at this site.
 
     A coordinator that sends any other is answered with an error. The same version of fedembed makes the same bundle
-    everywhere: one that was made by your own installation needs nobody else's word.
+    everywhere: one that was made by your own installation needs nobody else's word. An agent that was up before an
+    upgrade has the old code in memory, and serves nothing until it is restarted.
 
     Example: fedembed agent approve-bundle
     """
@@ -114,7 +115,11 @@ def approve_bundle(
     if not yes:
         typer.confirm("Let this code run at this site?", abort=True, err=True)
     approval.approve(found, bundle)
-    _answer(json_output, {"bundle": bundle.digest, "files": len(bundle.files)}, f"approved {bundle.digest}")
+    _answer(
+        json_output,
+        {"bundle": bundle.digest, "files": len(bundle.files)},
+        f"approved {bundle.digest}; restart an agent that is up",
+    )
 
 
 @agent_app.command("revoke-bundle")

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 HOME_VARIABLE = "FEDEMBED_AGENT_HOME"
+CODE_VARIABLE = "FEDEMBED_CODE"  # digest of the code that a fork has imported, as it stood on disk before that
 _LONGEST = 65_536
 _CONNECTIONS = 8
 
@@ -28,6 +29,9 @@ def main() -> None:
     """Listen until the process is ended; the environment variable ``FEDEMBED_AGENT_HOME`` names the site's folder."""
     path = socket_path(Path(os.environ[HOME_VARIABLE]))
     path.unlink(missing_ok=True)
+    from client.agent.approval import installed_code
+
+    os.environ[CODE_VARIABLE] = installed_code()
     preload()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
     os.umask(0o077)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,10 +50,15 @@ def activity(home: AgentHome) -> dict[str, Any]:
     """Messages by kind and status, the latest refusals with their reasons, and the time of the last message."""
     lines = list(Journal(home.inside("state", ACTIVITY_FILE)).read())
     refused = [line for line in lines if line.get("status") in ("refused", "failed")]
-    served = {(line.get("run"), line.get("round")) for line in lines if line.get("status") == "done"}
+    served = {(line.get("run"), line.get("round")) for line in lines if _is_served(line)}
     return {
         "answers": dict(Counter(f"{line.get('kind')}: {line.get('status')}" for line in lines)),
         "rounds_served": len(served),
         "refusals": refused[-LATEST_REFUSALS:],
         "last_contact": lines[-1].get("time") if lines else None,
     }
+
+
+def _is_served(line: Mapping[str, object]) -> bool:
+    """Whether this is the answer to a round, and not to one of the hops around it."""
+    return line.get("status") == "done" and str(line.get("kind")).startswith("train.")

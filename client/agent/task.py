@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from client.agent.approval import approved_bundles, foreign_files
-from client.agent.fork_server import HOME_VARIABLE
+from client.agent.approval import approved_bundles, foreign_files, installed_code
+from client.agent.fork_server import CODE_VARIABLE, HOME_VARIABLE
 from client.agent.home import POLICY_FILE, open_home
 from client.node import BUNDLE_VARIABLE
 from client.policy import read_policy
@@ -78,6 +78,8 @@ def approved_only(install: Callable[..., Any], folder: Path, places: list[Path])
         if digest not in approved_bundles(folder):
             raise DeploymentError(f"the bundle {digest[:16]} is not approved at this site")
         place = Path(install(content, *args, **options))
+        if os.environ.get(CODE_VARIABLE, code := installed_code()) != code:
+            raise DeploymentError("the installation has changed since the agent started: restart the agent")
         if foreign_files(place):
             raise DeploymentError(f"the bundle {digest[:16]} is not the code that is installed at this site")
         os.environ[BUNDLE_VARIABLE] = digest

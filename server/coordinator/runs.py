@@ -27,6 +27,7 @@ POLL_INTERVAL_S = 0.5
 STATUS_INTERVAL_S = (
     15.0  # asking Flower costs a second of computing: a run says itself how it ends, unless it is killed
 )
+ENDING_INTERVAL_S = 2.0  # once it has said so; it may still be scoring what it trained
 LAST_EVENTS = ("done", "failed")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -120,8 +121,10 @@ def status(run: Run, environment: Mapping[str, str]) -> str:
 
 
 def stop(home: Home, name: str, environment: Mapping[str, str]) -> None:
-    """End a run; its checkpoint stays."""
+    """End a run; its checkpoint stays. Raises ``DeploymentError`` for one that never began."""
     run = run_named(home, name)
+    if not run.submissions:
+        raise DeploymentError(f"run {name!r} never began", remedy=f"fedembed coordinator resume {name}")
     if status(run, environment).startswith("finished"):
         return
     json_output(["flwr", "stop", run.submissions[-1]["number"], CONNECTION, "--format", "json"], environment)
@@ -138,7 +141,7 @@ def follow(home: Home, name: str, environment: Mapping[str, str]) -> Iterator[di
     found, asked = "", -STATUS_INTERVAL_S
     while not found.startswith("finished"):
         ending = sum(line["event"] in LAST_EVENTS for line in lines) >= len(run.submissions)
-        if ending or time.monotonic() - asked >= STATUS_INTERVAL_S:
+        if time.monotonic() - asked >= (ENDING_INTERVAL_S if ending else STATUS_INTERVAL_S):
             found, asked = status(run, environment), time.monotonic()
         else:
             time.sleep(POLL_INTERVAL_S)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from client import gate, session
 from client.agent import approval, task
+from client.agent.fork_server import CODE_VARIABLE
+from client.kept_run import KeptRun
 from common.announcement import announcement
 from simulations.mutants import Mutant, broken
 from simulations.protocol_checks.gate import fields
@@ -102,6 +105,27 @@ MUTANTS = (
         owner=task,
         attribute="foreign_files",
         by=lambda place: [],
+    ),
+    broken(
+        "code that was replaced under a running agent",
+        "site_runs_approved_code",
+        owner=task,
+        attribute="installed_code",
+        by=lambda: os.environ.get(CODE_VARIABLE, ""),
+    ),
+    broken(
+        "a policy that is asked once",
+        "site_asks_again_what_has_changed",
+        owner=KeptRun,
+        attribute="said_yes",
+        by=lambda kept, about, question: kept._path(about).exists(),
+    ),
+    broken(
+        "accounts that are looked at once",
+        "site_asks_again_what_has_changed",
+        owner=session,
+        attribute="account_question",
+        by=lambda *asked: iter(()),
     ),
     broken(
         "code from any folder", "site_runs_approved_code", owner=task, attribute="from_its_place", by=_from_anywhere

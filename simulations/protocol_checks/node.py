@@ -141,7 +141,7 @@ def _work() -> Work:
 
 def _advert(work: Work, terms: Terms, policy: Policy = _POLICY) -> Callable[[], None]:
     nothing = ClientStore(("c",), np.array([0, 0]), Units(np.array([0]), {}))
-    admitted = Admission("run", work, nothing, ("f",))
+    admitted = Admission("run", work, clients=nothing, fingerprints=("f",))
     party = Party.for_a_round("a")
 
     def attempt() -> None:

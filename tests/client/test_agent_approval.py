@@ -18,6 +18,7 @@ from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 
 import common
 from client.agent import approval
+from client.agent.fork_server import CODE_VARIABLE
 from client.agent.home import AgentHome, AgentSettings
 from client.agent.task import approved_only, from_its_place
 from client.node import BUNDLE_VARIABLE
@@ -122,6 +123,35 @@ def test_a_bundle_of_other_code_is_not_recorded_for_code_that_never_ran(home: Ag
     with pytest.raises(DeploymentError, match="not the code that is installed"):
         approved_only(Installing(place), home.folder, places)(content)
     assert not places and not os.environ[BUNDLE_VARIABLE]
+
+
+def test_code_that_was_replaced_under_a_running_agent_serves_nothing(
+    home: AgentHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forks have the old code in memory; the ledger would name the new one's hash."""
+    approved(home, packed())
+    (place,) = (home.folder / "approved" / "apps").iterdir()
+    monkeypatch.setenv(CODE_VARIABLE, approval.installed_code())
+    assert approved_only(Installing(place), home.folder, [])(packed()) == place
+    monkeypatch.setattr("client.agent.task.installed_code", lambda: "of the version after an upgrade")
+    places: list[Path] = []
+    with pytest.raises(DeploymentError, match="restart the agent"):
+        approved_only(Installing(place), home.folder, places)(packed())
+    assert not places
+
+
+def test_the_digest_of_the_code_follows_every_file_of_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("server", "client", "common"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("")
+    monkeypatch.setattr(approval, "_installation", lambda: tmp_path)
+    found = [approval.installed_code()]
+    (tmp_path / "client" / "__init__.py").write_text("x = 1\n")
+    found.append(approval.installed_code())
+    (tmp_path / "common" / "more.py").write_text("")
+    found.append(approval.installed_code())
+    (tmp_path / "notes.txt").write_text("no code")
+    assert len({*found, approval.installed_code()}) == 3
 
 
 def test_code_is_loaded_from_the_folder_of_the_bundle_alone() -> None:

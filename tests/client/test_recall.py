@@ -1,4 +1,4 @@
-"""A later process of a site takes up a run without computing its terms again, unless anything of them has changed."""
+"""A later process of a site takes up a run: what the policy said is asked again where anything of it has changed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import client.session as session_module
 from client.policy import Policy
 from client.session import Session
+from common.errors import WireError
 from tests.client.test_session import instruction, preparation, scenario, session
 
 CODE, OTHER_CODE = "a" * 64, "b" * 64
@@ -64,7 +65,7 @@ def test_other_code_and_code_without_a_hash_ask_again(
     assert len(looked_at) == 2
 
 
-@pytest.mark.parametrize("kept", ["run-*.json", "run-*.allowed"])
+@pytest.mark.parametrize("kept", ["run-*.json", "run-*.terms"])
 def test_a_file_that_was_altered_or_removed_is_asked_about(
     process: Callable[..., Session], looked_at: list[Any], tmp_path: Path, kept: str
 ) -> None:
@@ -76,3 +77,85 @@ def test_a_file_that_was_altered_or_removed_is_asked_about(
         path.unlink()
     assert process().train(instruction(WHICH)).config["status"] == "done"
     assert len(looked_at) == 2
+
+
+def second_run(seed: int) -> Any:
+    """The announcement of another run on the same data."""
+    which = scenario(seed=seed)
+    announced = preparation(which)
+    return which, type(announced)({**announced.config, "run": f"r{seed}"}, announced.arrays)
+
+
+def test_a_limit_that_is_lowered_below_what_is_spent_stops_what_was_admitted(process: Callable[..., Session]) -> None:
+    """Each run is below the new limit, all together are not."""
+    one = process()
+    one.prepare(preparation(WHICH))
+    for seed in (1, 2):
+        assert process().prepare(second_run(seed)[1]).config["status"] == "ready"
+    admitted = one.admitted
+    assert admitted is not None
+    plan, spent = admitted.work.plan, one.ledger.epsilon("account-0", "client", 1e-5)
+    limit = (plan.epsilon("public") + spent) / 2
+    assert plan.epsilon("public") < limit < spent
+    assert process().train(instruction(WHICH)).config["status"] == "done"
+    strict = Policy.permissive().model_copy(update={"max_epsilon": limit})
+    charges = [charges for _, charges in one.ledger.accounts()]
+    reply = process(strict).train(instruction(WHICH, round_number=2))
+    assert (reply.config["status"], reply.config["code"]) == ("refused", "budget")
+    assert [charges for _, charges in one.ledger.accounts()] == charges, "what is refused here is not charged"
+    assert process().train(instruction(WHICH, round_number=2)).config["status"] == "done"
+
+
+def test_an_account_is_looked_at_once_while_nothing_changes(
+    process: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, times = session_module.check_account, []
+
+    def check_account(policy: Any, ledger: Any, plan: Any, name: str, extra: Any) -> Any:
+        times.append(name)
+        return real(policy, ledger, plan, name, extra)
+
+    monkeypatch.setattr(session_module, "check_account", check_account)
+    limited = Policy.permissive().model_copy(update={"max_epsilon": 100.0})
+    process(limited).prepare(preparation(WHICH))
+    times.clear()
+    process(limited).train(instruction(WHICH))
+    assert sorted(times) == ["account-0", "account-1"]
+    process(limited).train(instruction(WHICH, round_number=2))
+    assert len(times) == 2
+    process(limited).prepare(second_run(1)[1])
+    times.clear()
+    process(limited).train(instruction(WHICH, attempt=2))
+    assert set(times) == {"account-0", "account-1"}, "more was spent since"
+
+
+def test_what_cannot_be_kept_is_refused_before_it_is_reserved(process: Callable[..., Session]) -> None:
+    announced, one = preparation(WHICH), process()
+    with pytest.raises(WireError):
+        one.prepare(type(announced)({**announced.config, "more": b"bytes"}, announced.arrays))
+    assert not list(one.ledger.accounts())
+
+
+def test_data_are_not_read_for_a_run_that_there_is_no_room_for(
+    process: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = Policy.permissive().model_copy(update={"max_epsilon": 2.0})
+    one = process(limited)
+    one.accounts = ("account-0", "account-1")
+    assert one.prepare(preparation(WHICH)).config["status"] == "ready"
+    other = process(limited)
+    other.accounts = one.accounts
+    monkeypatch.setattr(other.source, "store", lambda scenario, domain: pytest.fail("the data were read"))
+    limit_reached = limited.model_copy(update={"max_epsilon": one.ledger.epsilon("account-0", "client", 1e-5) + 1e-9})
+    other.policy = limit_reached
+    assert other.prepare(second_run(1)[1]).config["code"] == "budget"
+
+
+def test_a_run_that_is_announced_again_is_not_counted_twice(process: Callable[..., Session]) -> None:
+    one = process()
+    one.accounts = ("account-0", "account-1")
+    one.prepare(preparation(WHICH))
+    exact = one.ledger.epsilon("account-0", "client", 1e-5)
+    again = process(Policy.permissive().model_copy(update={"max_epsilon": exact * (1 + 1e-9)}))
+    again.accounts = one.accounts
+    assert again.prepare(preparation(WHICH)).config["status"] == "ready"

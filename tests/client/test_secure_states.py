@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from client.secure import SecretStates, held_states
+from client.secure import FORGOTTEN_S, SecretStates, held_states
 from common.errors import SecAggError
 from common.secagg.client import advertise
 from common.secagg.client_state import ClientLimits, ClientState, Stage
@@ -104,3 +105,24 @@ def test_one_message_at_a_time(tmp_path: Path) -> None:
         assert (1, 1, 0) in states.states
     thread.join()
     assert order == ["slow", "next"]
+
+
+def test_the_file_goes_with_the_last_state(tmp_path: Path) -> None:
+    with held_states(tmp_path, "run") as states:
+        states.begin((1, 1, 0), begun(1))
+    assert list(tmp_path.glob("secagg-*.bin"))
+    with held_states(tmp_path, "run") as states:
+        states.states.clear()
+    assert not list(tmp_path.glob("secagg-*.bin"))
+
+
+@pytest.mark.parametrize(("age_s", "kept"), [(FORGOTTEN_S - 60, True), (FORGOTTEN_S + 60, False)])
+def test_secrets_of_a_run_that_nobody_asks_about_any_more_are_erased(tmp_path: Path, age_s: float, kept: bool) -> None:
+    with held_states(tmp_path, "broken off") as states:
+        states.begin((1, 1, 0), begun(1))
+    (path,) = tmp_path.glob("secagg-*.bin")
+    then = time.time() - age_s
+    os.utime(path, (then, then))
+    with held_states(tmp_path, "another"):
+        pass
+    assert path.exists() is kept

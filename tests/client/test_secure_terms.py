@@ -46,7 +46,7 @@ def work(**federation: Any) -> Work:
 
 def admitted(which: Work) -> Admission:
     nothing = ClientStore(("c",), np.array([0, 0]), Units(np.array([0]), {}))
-    return Admission("run", which, nothing, ("f",))
+    return Admission("run", which, clients=nothing, fingerprints=("f",))
 
 
 def terms(which: Work, **changes: Any) -> Terms:

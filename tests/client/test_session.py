@@ -168,6 +168,16 @@ def test_other_terms_under_the_same_run_are_another_account(tmp_path: Path) -> N
     assert node.ledger.epsilon("account-0", "client", 1e-5) > limit
 
 
+def test_a_device_that_is_not_there_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    which = scenario(training={"device": "cuda"})
+    node = session(tmp_path, which)
+    node.prepare(preparation(which))
+    with pytest.raises(ConfigError, match="no usable GPU"):
+        node.train(instruction(which))
+    assert [charges for _, charges in node.ledger.accounts()] == [0, 0]
+
+
 def test_test_mode_needs_the_policys_permission_and_is_booked_as_unprotected(tmp_path: Path) -> None:
     which = scenario(privacy={**LOCAL, "test_mode": True})
     node = session(tmp_path, which, Policy.permissive().model_copy(update={"test_mode": False}))

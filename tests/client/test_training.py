@@ -14,6 +14,7 @@ from client import training as training_module
 from client.device import Device
 from client.training import Randomness, client_updates, isolated_updates, local_training
 from common.config import build_scenario
+from common.errors import ConfigError
 from common.families import LocalTraining
 from common.privacy.rng import NoiseSource
 from common.table import RowDomain
@@ -143,3 +144,14 @@ def test_a_gpu_without_room_gives_way_to_the_cpu(
     found = isolated_updates(which, start, clients, training=cuda, randomness=seeds)
     assert tried == ["cuda", "cpu"]
     assert found.count == len(clients)
+
+
+@pytest.mark.parametrize(("name", "asked"), [("auto", "cuda"), ("cuda", "cpu"), ("cuda", "auto")])
+def test_a_site_without_a_gpu_computes_on_its_cpu_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, asked: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert Device(name, or_cpu=True).chosen(asked) == "cpu"
+    assert "no usable GPU" in caplog.text
+    with pytest.raises(ConfigError, match="no usable GPU"):
+        Device(name).chosen(asked)

@@ -8,11 +8,10 @@ import socket
 import sqlite3
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -24,7 +23,10 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from common.deployment.certificates import Certificate, server_certificate
 from common.deployment.flower import port_answers
+from server.coordinator.processes import environment_of
+from server.coordinator.sites import registered
 from tests.e2e.attacked import HOSTILE, OUTSIDE, Place, attacked, run
+from tests.e2e.secret_scan import forms_of_key, leaks
 
 pytestmark = [pytest.mark.sites, pytest.mark.timeout(3600)]
 
@@ -56,41 +58,63 @@ def test_from_outside_the_fleet_interface_alone_answers(place: Place) -> None:
             assert outside.post(address + path).status_code == 404, path
         header = {"Content-Type": "application/protobuf"}
         for path in ("pull-messages", "get-run", "get-fab", "push-messages", "register-node", "pull-object"):
-            assert outside.post(f"{address}/v1/fleet/{path}", headers=header).status_code in (400, 401, 403), path
+            assert outside.post(f"{address}/v1/fleet/{path}", headers=header).status_code in (401, 403), path
 
 
-def refused(call: Callable[[], Any]) -> bool:
-    try:
-        call()
-    except (httpx.HTTPError, RuntimeError, ValueError):
-        return True
-    return False
+UNAUTHORISED = (401, 403)
 
 
-def asked(place: Place, key: ec.EllipticCurvePrivateKey | None) -> list[bool]:
-    """Whether each of the calls that a node begins with is refused."""
-    with_key = key or ec.generate_private_key(ec.SECP384R1())
-    public = public_key_to_bytes(with_key.public_key())
+def answered(place: Place, key: ec.EllipticCurvePrivateKey | None, node: int) -> tuple[int, ...]:
+    """Nothing where the coordinator gives this key the messages of a node, else the codes that say who may not."""
     with closing(place.fleet(key)) as fleet:
-        return [
-            refused(lambda: fleet.RegisterNode(RegisterNodeFleetRequest(public_key=public))),
-            refused(lambda: fleet.ActivateNode(ActivateNodeRequest(public_key=public, heartbeat_interval=30.0))),
-            refused(lambda: fleet.PullMessages(PullMessagesRequest(node=Node(node_id=1)))),
-        ]
+        try:
+            fleet.PullMessages(PullMessagesRequest(node=Node(node_id=node)))
+        except httpx.HTTPStatusError as error:
+            assert error.response.status_code in UNAUTHORISED, error.response.text
+            return UNAUTHORISED
+    return ()
+
+
+def key_of(place: Place) -> ec.EllipticCurvePrivateKey:
+    """The key of the site's node."""
+    key = load_ssh_private_key((place.site / "keys" / "node").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
+def node_of(place: Place) -> int:
+    """Its number at the coordinator."""
+    return int(registered(place.home, environment_of(place.home))["north"]["node-id"])
 
 
 def test_no_key_and_an_unknown_key_are_refused(place: Place) -> None:
-    assert asked(place, None) == [True] * 3
-    assert asked(place, ec.generate_private_key(ec.SECP384R1())) == [True] * 3
+    node = node_of(place)
+    assert answered(place, key_of(place), node) == ()
+    assert answered(place, None, node) == UNAUTHORISED
+    assert answered(place, ec.generate_private_key(ec.SECP384R1()), node) == UNAUTHORISED
+
+
+def test_an_unknown_key_cannot_register_itself(place: Place) -> None:
+    stranger = ec.generate_private_key(ec.SECP384R1())
+    public = public_key_to_bytes(stranger.public_key())
+    before = registered(place.home, environment_of(place.home))
+    with closing(place.fleet(stranger)) as fleet:
+        for call in (
+            lambda: fleet.RegisterNode(RegisterNodeFleetRequest(public_key=public)),
+            lambda: fleet.ActivateNode(ActivateNodeRequest(public_key=public, heartbeat_interval=30.0)),
+        ):
+            with pytest.raises(httpx.HTTPStatusError):
+                call()
+    assert answered(place, stranger, node_of(place)) == UNAUTHORISED
+    assert registered(place.home, environment_of(place.home)).keys() == before.keys()
 
 
 def test_the_same_key_twice_is_refused(place: Place) -> None:
-    key = load_ssh_private_key((place.site / "keys" / "node").read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    public = public_key_to_bytes(key.public_key())
-    request = ActivateNodeRequest(public_key=public, heartbeat_interval=30.0)
-    with closing(place.fleet(key)) as fleet:
-        assert refused(lambda: fleet.ActivateNode(request)), "the agent is up with it"
+    key = key_of(place)
+    request = ActivateNodeRequest(public_key=public_key_to_bytes(key.public_key()), heartbeat_interval=30.0)
+    with closing(place.fleet(key)) as fleet, pytest.raises(httpx.HTTPStatusError):
+        fleet.ActivateNode(request)
+    assert answered(place, key, node_of(place)) == (), "the agent that is up with it stays connected"
 
 
 def test_an_expired_certificate_is_refused(place: Place, tmp_path: Path) -> None:
@@ -173,26 +197,29 @@ def test_a_hostile_coordinator_under_approved_code(place: Place) -> None:
 
 
 def test_no_secret_is_in_a_log_a_list_of_processes_or_a_database(place: Place) -> None:
-    secrets = [*(place.site / "keys").iterdir(), *place.home.inside("secrets").iterdir()]
-    secrets += list(place.home.inside("tls").glob("*.key"))
-    kept = {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()}
+    keys = [*(place.site / "keys").iterdir(), *place.home.inside("secrets").iterdir()]
+    keys += list(place.home.inside("tls").glob("*.key"))
+    forms = {(path, form): secret for path in keys for form, secret in forms_of_key(path).items()}
+    secrets = {f"{path}, {form}": secret for (path, form), secret in forms.items()}
+    own = {f"{path}, {form}": path for path, form in forms}
+    assert len(keys) == 6 and all(sum(path == key for path, _ in forms) >= 3 for key in keys)
+    assert leaks((path for path in place.folder.rglob("*") if path.is_file()), secrets, own) == []
     for number in Path("/proc").glob("[0-9]*"):
         for part in ("cmdline", "environ"):
-            try:
-                kept[number / part] = (number / part).read_bytes()
-            except OSError:
-                continue
-    for secret in secrets:
-        data = kept[secret]
-        body = b"".join(data.splitlines()[1:-1])[40:100] if data.startswith(b"-----") else data
-        for path, content in kept.items():
-            if path != secret:
-                assert body not in content and body.hex().encode() not in content, (secret.name, path)
+            with suppress(OSError):
+                shown = (number / part).read_bytes()
+                assert [name for name, secret in secrets.items() if secret in shown] == [], number / part
+    planted = place.folder / "planted"
+    planted.write_bytes(b"".join(path.read_bytes() for path in keys))
+    found = {own[leak.partition(" in ")[0]] for leak in leaks([planted], secrets, own)}
+    planted.unlink()
+    assert found == set(keys), "a copy of every key is noticed"
 
 
 def test_a_revoked_key_is_refused(place: Place) -> None:
     """The last test: the agent is cut off."""
-    key = load_ssh_private_key((place.site / "keys" / "node").read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    key, node = key_of(place), node_of(place)
+    assert answered(place, key, node) == (), "the key is good until it is revoked"
     run(place.environment, "coordinator", "revoke", "north", "--home", str(place.home.folder))
-    assert asked(place, key) == [True] * 3
+    for _ in range(2):
+        assert answered(place, key, node) == UNAUTHORISED

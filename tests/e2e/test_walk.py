@@ -260,10 +260,12 @@ def no_budget_is_lost(walk: Walk) -> None:
     release = walk.folder / "operator" / "coordinator" / "runs" / "first" / "release"
     certificate = json.loads((release / "certificate.json").read_text())
     claimed = certificate["observers"]["coordinator"]["epsilon"]
-    for site in walk.sites.values():
+    for name, site in walk.sites.items():
         spent = json.loads(site.run("fedembed agent status --json").splitlines()[0])["spent"]
         assert [account["unit"] for account in spent] == ["record"]
         assert spent[0]["epsilon"] >= claimed - 1e-6 > 0
+        vectors = [a for a in walk.answers(name) if a["kind"] == "train.mask" and a["status"] == "done"]
+        assert spent[0]["rounds"] >= len(vectors) > 0, "every vector that left was charged"
 
 
 def nothing_secret_is_left(walk: Walk, shown: ProcessList) -> None:

@@ -1,161 +1,42 @@
-"""Nodes that come late: they join between rounds, whatever was agreed for the cohort without them."""
+"""Who is asked to take part in a run: no more than fit, ever more rarely, and nobody under another's name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
-from client.app import build_app
-from client.ledger import Ledger
-from client.policy import Policy
-from client.session import Session
-from client.store import by_client, encode_clients, shard
-from common.config import Scenario, build_scenario
-from common.errors import PrivacyConfigError, RoundError
-from common.table import RowDomain
-from common.units import Record
+from common.errors import RoundError
 from common.work import Work, work_for
-from server import exchange as exchange_module
-from server import secure_sums
-from server.enrolment import Enrolment
-from server.exchange import Exchange
-from server.rounds import Node
-from server.run import FederatedRun
-from simulations.engine import FIRST_NODE_ID, InProcessGrid
-from simulations.federation import GivenStore
-
-WORDS = tuple(f"word{chr(97 + i)}" for i in range(12))
-DOMAIN = RowDomain(WORDS, np.arange(12, 0, -1).astype(float))
-ROUNDS, SITES = 6, 4
-
-
-def scenario(mode: str, **federation: object) -> Scenario:
-    secure = {"secure_aggregation": "full", "max_clients": SITES} if mode == "distributed" else {}
-    return build_scenario(
-        {
-            "task": {"family": "spectral", "dimension": 2},
-            "data": {"unit": "client"},
-            "privacy": {"mode": mode, "noise_multiplier": 2.0, "delta": 1e-3, "l2_clip_norm": 1.0},
-            "federation": {"rounds": ROUNDS, "min_nodes": 3, "min_clients": 3, **secure, **federation},
-        }
-    )
-
-
-class Told:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.ok: list[int] = []
-
-    def preparing(self, message: str) -> None:
-        self.said.append(message)
-
-    def round_finished(self, round: int, rounds: int, facts: Any) -> None:
-        self.ok.append(facts["ok"])
-
-    def done(self) -> None:
-        self.said.append("done")
-
-
-class LateGrid(InProcessGrid):
-    """The last node is there once so many rounds are done."""
-
-    told: Told
-    comes_after = 0
-
-    def get_node_ids(self) -> list[int]:
-        known = sorted(super().get_node_ids())
-        return known if len(self.told.ok) >= self.comes_after else known[:-1]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]:
-    """Runs a scenario over four sites, one of them late; returns what was told."""
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(exchange_module, "time", SimpleNamespace(sleep=partial(_pass, clock)))
-
-    def execute(which: Scenario, *, comes_after: int, policies: Sequence[Policy] = ()) -> Told:
-        work, told = work_for(which, DOMAIN), Told()
-        rng = np.random.default_rng(1)
-        records = [Record(f"c{k}", f"c{k}", " ".join(rng.choice(WORDS, 8))) for k in range(SITES) for _ in range(5)]
-        store = encode_clients(by_client(records).items(), work.family, work.options, domain=work.domain)
-        ledgers = [Ledger.open(tmp_path / f"ledger{k}.sqlite") for k in range(SITES)]
-        sessions = [
-            Session(GivenStore(shard(store, k, SITES)), ledgers[k], (*policies, *[Policy.permissive()] * SITES)[k])
-            for k in range(SITES)
-        ]
-        grid = LateGrid(build_app(lambda context: sessions[context.node_id - FIRST_NODE_ID]), [{}] * SITES)
-        grid.told, grid.comes_after = told, comes_after
-        exchange = Exchange(grid, 60.0, one_by_one=True, clock=lambda: clock.now)
-        FederatedRun(work, exchange, tmp_path / "state", told).execute()
-        assert grid.delivered_errors == []
-        for ledger in ledgers:
-            ledger.verify()
-            ledger.close()
-        return told
-
-    return execute
-
-
-def _pass(clock: Any, seconds: float) -> None:
-    clock.now += seconds
-
-
-@pytest.mark.parametrize("mode", ["local", "distributed"])
-@pytest.mark.parametrize("comes_after", [1, 3])
-def test_a_site_that_comes_late_is_in_every_round_from_then_on(
-    run: Callable[..., Told], mode: str, comes_after: int
-) -> None:
-    told = run(scenario(mode), comes_after=comes_after)
-    assert told.ok == [SITES - 1] * comes_after + [SITES] * (ROUNDS - comes_after)
-    assert f"1 more node(s) take part from round {comes_after + 1} on" in told.said
-
-
-def test_adverts_for_the_cohort_before_do_not_serve_the_new_one(
-    run: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class WhateverTheyAreFor:
-        def __eq__(self, other: object) -> bool:
-            return True
-
-    class Stale(secure_sums.SecureSums):
-        """Takes adverts for the terms at hand, whatever they were made for."""
-
-        _advertised = property(lambda self: WhateverTheyAreFor(), lambda self, terms: None)
-
-    monkeypatch.setattr("server.run.SecureSums", Stale)
-    with pytest.raises(RoundError, match="nothing was opened"):
-        run(scenario("distributed"), comes_after=1)
-
-
-def test_nobody_joins_a_run_that_has_no_room(run: Callable[..., Told]) -> None:
-    told = run(scenario("distributed", max_clients=SITES - 1), comes_after=1)
-    assert told.ok == [SITES - 1] * ROUNDS
-    assert not [line for line in told.said if "more node" in line]
+from server.delivery import _node_of
+from server.enrolment import JOIN_TIMEOUT_S, MOST_SILENT, Enrolment
+from server.rounds import Node, run_payload
+from tests.server.test_joining import DOMAIN, Told, scenario
 
 
 class Nodes:
     """An exchange and a delivery whose nodes say what they are told to say."""
 
+    between_sites = True
+
     def __init__(self, *names: str, ready: Callable[[int, int], bool] = lambda node, times: True) -> None:
         self.names, self.ready = names, ready
+        self.there = list(range(len(names)))
         self.asked: list[int] = []
+        self.waited: list[float | None] = []
 
     def wait_for_nodes(self, minimum: int) -> list[int]:
-        return self.newcomers([])
+        return self.connected()
 
-    def newcomers(self, known: Sequence[int]) -> list[int]:
-        return [k for k in range(len(self.names)) if k not in known]
+    def connected(self) -> list[int]:
+        return list(self.there)
 
-    def prepare(self, node_ids: Sequence[int], *, patience_s: float = 60.0) -> tuple[list[Node], list[str]]:
+    def prepare(
+        self, node_ids: Sequence[int], *, patience_s: float = 60.0, timeout_s: float | None = None
+    ) -> tuple[list[Node], list[str]]:
         self.asked.extend(node_ids)
+        self.waited += [timeout_s] if patience_s == 0 else [None]
         said = {n: self.ready(n, self.asked.count(n)) for n in node_ids}
         return [Node(n, 1, name=self.names[n]) for n in node_ids if said[n]], [f"no {n}" for n in said if not said[n]]
 
@@ -180,6 +61,7 @@ def test_one_that_refuses_is_asked_again_ever_more_rarely(local: Work) -> None:
         asked_at += [number] * (len(nodes.asked) - before)
     assert asked_at == [3, 7, 15, 31]
     assert [node.name for node in known] == ["a"]
+    assert nodes.waited == [None, *[JOIN_TIMEOUT_S] * 4], "the others do not wait for a newcomer as for a round"
 
 
 def test_one_whose_policy_lets_it_later_joins(local: Work) -> None:
@@ -192,37 +74,118 @@ def test_one_whose_policy_lets_it_later_joins(local: Work) -> None:
     assert nodes.asked.count(1) == 3
 
 
+def test_a_node_that_is_connected_and_silent_is_left_out_and_asked_later(local: Work) -> None:
+    nodes = Nodes("a", "b")
+    made = enrolment(nodes, local)
+    known = made.begin(1)
+    known[1].silent = MOST_SILENT - 1
+    assert made.joined(known, 2) == known
+    known[1].silent = MOST_SILENT
+    left = made.joined(known, 3)
+    assert [node.name for node in left] == ["a"]
+    assert [len(made.joined(left, number)) for number in (4, 5, 6, 7)] == [1, 1, 1, 2]
+
+
+def test_nobody_is_left_out_who_is_needed() -> None:
+    work = work_for(scenario("distributed"), DOMAIN)
+    known = [Node(n, 1, silent=MOST_SILENT if n == 2 else 0) for n in range(3)]
+    assert enrolment(Nodes("a", "b", "c"), work).joined(known, 5) == known
+
+
 def test_nobody_joins_under_the_name_of_another(local: Work) -> None:
     nodes = Nodes("a", "b", "a", ready=lambda node, times: node < 2 or times > 1)
     made = enrolment(nodes, local)
     known = made.begin(1)
     assert len(known) == 2
     assert made.joined(known, 3) == known
+    assert nodes.asked.count(2) == 2
 
 
-def test_a_node_of_many_clients_joins_only_where_all_of_them_fit() -> None:
-    work = work_for(scenario("distributed", max_clients=5), DOMAIN)
-    nodes = Nodes("", "", "", "", ready=lambda node, times: True)
-    made = enrolment(nodes, work)
-    three = [Node(n, 1) for n in range(3)]
-    nodes.prepare = lambda node_ids, patience_s=60.0: ([Node(n, 3) for n in node_ids], [])  # type: ignore[method-assign, assignment]
-    assert made.joined(three, 1) == three
+def test_a_site_with_new_keys_takes_the_place_of_its_old_self(local: Work) -> None:
+    nodes = Nodes("a", "b", "a", ready=lambda node, times: node < 2 or times > 1)
+    made = enrolment(nodes, local)
+    known = made.begin(1)
+    nodes.there.remove(0)
+    assert [(node.node_id, node.name) for node in made.joined(known, 3)] == [(1, "b"), (2, "a")]
+
+
+def test_no_more_newcomers_are_asked_than_fit() -> None:
+    work = work_for(scenario("distributed"), DOMAIN)
+    nodes = Nodes("a", "b", "c", "d", "e")
+    known = [Node(n, 1, name=nodes.names[n]) for n in range(3)]
+    assert [node.node_id for node in enrolment(nodes, work).joined(known, 1)] == [0, 1, 2, 3]
+    assert nodes.asked == [3]
 
 
 def test_nobody_joins_where_no_threshold_would_hold() -> None:
     work = work_for(scenario("distributed", min_clients=4, max_clients=9), DOMAIN)
-    six, five = ([Node(100 + n, 1) for n in range(size)] for size in (6, 5))
-    assert enrolment(Nodes("a"), work).joined(six, 1) == six
-    assert len(enrolment(Nodes("a"), work).joined(five, 1)) == 6
+    for enrolled, asked in ((6, 0), (5, 1)):
+        known, nodes = [Node(100 + n, 1) for n in range(enrolled)], Nodes("a")
+        assert len(enrolment(nodes, work).joined(known, 1)) == enrolled + asked
+        assert len(nodes.asked) == asked
 
 
-def test_a_run_begins_with_nobody_beyond_its_room() -> None:
+def test_a_run_begins_with_as_many_as_fit() -> None:
     work = work_for(scenario("distributed", max_clients=3), DOMAIN)
-    with pytest.raises(PrivacyConfigError, match="the plan is for"):
-        enrolment(Nodes("a", "b", "c", "d"), work).begin(1)
+    nodes = Nodes("a", "b", "c", "d")
+    assert len(enrolment(nodes, work).begin(1)) == 3
+    assert nodes.asked == [0, 1, 2]
+
+
+def test_a_run_that_is_for_nobody_who_is_there_says_so() -> None:
+    work = work_for(scenario("distributed", min_clients=4, min_nodes=2, max_clients=9), DOMAIN)
+    with pytest.raises(RoundError, match="3 clients are enrolled"):
+        enrolment(Nodes("a", "b", "c"), work).begin(1)
+
+
+def test_cohorts_drawn_by_chance_are_not_filled_beyond_their_size() -> None:
+    poisson = {"sampling": "poisson", "rate": 0.5, "min_clients": 3, "max_clients": 12, "min_nodes": 1}
+    work = work_for(scenario("distributed", **poisson), DOMAIN)
+    joined = {}
+    for enrolled in (5, 11, 12, 40):
+        nodes = Nodes("a")
+        joined[enrolled] = len(enrolment(nodes, work).joined([Node(9, enrolled)], 1)) == 2
+        assert len(nodes.asked) == joined[enrolled]
+    assert joined == {5: True, 11: True, 12: False, 40: False}
 
 
 @pytest.mark.parametrize(("enrolled", "joins"), [(998, True), (999, False)])
 def test_nobody_joins_where_delta_would_reach_one_in_so_many(local: Work, enrolled: int, joins: bool) -> None:
-    known = [Node(9, enrolled)]  # delta is 1/1000
-    assert (len(enrolment(Nodes("a"), local).joined(known, 1)) == 2) is joins
+    known, nodes = [Node(9, enrolled)], Nodes("a")  # delta is 1/1000
+    assert (len(enrolment(nodes, local).joined(known, 1)) == 2) is joins
+    assert len(nodes.asked) == joins
+
+
+def test_the_nodes_of_a_simulation_stay_as_they_are(local: Work) -> None:
+    nodes = Nodes("a", "b")
+    nodes.between_sites = False
+    known = [Node(0, 5, silent=9)]
+    assert enrolment(nodes, local).joined(known, 1) == known
+    assert nodes.asked == []
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        ({"clients": 1}, None),
+        ({"clients": 1, "name": "north"}, None),
+        ({"clients": 0}, None),
+        ({"clients": 2}, "answers for 2 clients"),
+        ({"clients": 2**40}, "answers for"),
+        ({"clients": 2, "name": "north"}, "answers for 2 clients"),
+        ({"clients": 0, "name": "north"}, "answers for 0 clients"),
+        ({"clients": "many"}, "malformed"),
+        ({}, "malformed"),
+        ({"clients": 1, "name": "1003.0"}, "calls itself '1003.0'"),
+    ],
+)
+def test_a_site_is_one_client_and_says_so(says: dict[str, Any], reason: str | None) -> None:
+    """Two shares of noise known to one site are one party less to hide behind than is accounted."""
+    reply = run_payload("run", {"status": "ready", **says}, {})
+    found = _node_of(7, reply, sites=True)
+    assert (reason in found) if reason and isinstance(found, str) else reason is None and isinstance(found, Node)
+
+
+def test_a_node_of_a_simulation_hosts_many() -> None:
+    found = _node_of(7, run_payload("run", {"status": "ready", "clients": 500}, {}), sites=False)
+    assert isinstance(found, Node) and found.clients == 500

@@ -124,6 +124,56 @@ def test_a_node_that_never_answers_anything_is_waited_for_until_the_timeout(aske
     assert grid.kinds() == ["train.round", "query.present"]
 
 
+def test_nodes_whose_keys_were_revoked_are_told_of_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower keeps no message for a node that it does not know, and gives none a name: two share the empty one."""
+    grid = Grid(lambda *_: 1.0)
+    monkeypatch.setattr(exchange_module, "time", SimpleNamespace(sleep=grid.sleep))
+    take = grid._take
+    monkeypatch.setattr(grid, "_take", lambda m: "" if m.metadata.dst_node_id != NODE else take(m))
+    made = Exchange(grid, 3600.0, one_by_one=True, clock=lambda: grid.now)  # type: ignore[arg-type]
+    asked = [(node, run_payload("run", {}, {})) for node in (1, 2, NODE)]
+    replies = dict(made.send("train.round", asked))
+    assert [replies[0], replies[1]] == ["node_unavailable"] * 2
+    assert not isinstance(replies[2], str)
+    assert grid.now < 10
+
+
+def test_a_node_revoked_while_it_is_asked_is_told_of_by_its_reminder(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = Grid(lambda *_: None)
+    monkeypatch.setattr(exchange_module, "time", SimpleNamespace(sleep=grid.sleep))
+    take = grid._take
+    monkeypatch.setattr(grid, "_take", lambda m: "" if m.metadata.message_type == "query.present" else take(m))
+    made = Exchange(grid, 3600.0, one_by_one=True, clock=lambda: grid.now)  # type: ignore[arg-type]
+    assert dict(made.send("train.round", [(NODE, run_payload("run", {}, {}))])) == {0: "node_unavailable"}
+    assert grid.now < SILENCE_S + 10
+
+
+def test_an_answer_that_was_only_slow_counts_once_though_both_copies_come(asked: Callable[..., Any]) -> None:
+    """The question was asked again, and then both copies are answered."""
+
+    class Late(Grid):
+        def _take(self, message: Message) -> str:
+            name = super()._take(message)
+            if message.metadata.message_type == "train.round" and self.kinds().count("train.round") == 1:
+                reply = wire.pack(run_payload("run", {"status": "done", "copy": 0}, {}), flwr.app)
+                self._due[name] = (SILENCE_S + 3.0, Message(reply, reply_to=message))
+            return name
+
+    grid = Late(lambda grid, kind, before: 0.1)
+    assert asked(grid).config["status"] == "done"
+    assert grid.kinds().count("train.round") == 2
+
+
+def test_an_answer_can_be_waited_for_less_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    for timeout_s, waited_s in ((20.0, 20.0), (None, 600.0), (9e9, 600.0)):
+        grid = Grid(lambda *_: None)
+        monkeypatch.setattr(exchange_module, "time", SimpleNamespace(sleep=grid.sleep))
+        made = Exchange(grid, 600.0, one_by_one=True, clock=lambda grid=grid: grid.now)  # type: ignore[arg-type, misc]
+        question = [(NODE, run_payload("run", {}, {}))]
+        assert dict(made.send("query.prepare", question, timeout_s=timeout_s)) == {0: "no_reply"}
+        assert grid.now == pytest.approx(waited_s, abs=1.0)
+
+
 def test_the_nodes_that_are_back_are_known_once_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
     for away_s, waited_s in ((20.0, 20.0), (1e9, 60.0)):
         grid = Grid(lambda *_: 1.0, online=lambda now, away_s=away_s: now >= away_s)  # type: ignore[misc]

@@ -70,3 +70,18 @@ def test_others_cannot_write_it(tmp_path: Path) -> None:
         os.umask(old)
     assert (tmp_path / "log.jsonl").stat().st_mode & 0o777 == 0o640
     assert json.loads((tmp_path / "log.jsonl").read_text())["path"] == "/a"
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a link", "a folder", "nothing"])
+def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str) -> None:
+    """Root reads what an agent's account wrote: a pipe would hold it for ever, a link show it another's file."""
+    path, other = tmp_path / "journal.jsonl", tmp_path / "other.jsonl"
+    Journal(other).write("secret", {})
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a link":
+        path.symlink_to(other)
+    elif kind == "a folder":
+        path.mkdir()
+    assert list(Journal(path).read()) == []
+    assert len(list(Journal(other).read())) == 1
