@@ -35,9 +35,7 @@ def main() -> None:
         most_seconds = read_policy(home.inside(POLICY_FILE)).max_seconds
     except (FedembedError, KeyError) as error:
         sys.exit(f"the agent's folder cannot be used: {error}")
-    if home.settings.memory_mib:
-        limit = home.settings.memory_mib * 2**20
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    bound_memory(home.settings.memory_mib)
     end_after(most_seconds)
     from flwr.supernode.cli import flwr_clientapp
     from flwr.supernode.runtime import run_clientapp
@@ -47,6 +45,12 @@ def main() -> None:
     run_clientapp.install_from_fab = approved_only(install, home.folder, places)
     run_clientapp.get_load_client_app_fn = from_its_place(load, run_clientapp.get_project_dir, places)
     flwr_clientapp()
+
+
+def bound_memory(mib: int) -> None:
+    """Let this process have no more data in memory than this; 0: no bound. What needs more ends in ``MemoryError``."""
+    if mib:
+        resource.setrlimit(resource.RLIMIT_DATA, (mib * 2**20, mib * 2**20))
 
 
 def end_after(seconds: int | None) -> None:

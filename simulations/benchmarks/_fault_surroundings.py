@@ -23,7 +23,7 @@ from client.agent.home import AgentHome
 from simulations.benchmarks import _fault_clock
 from simulations.benchmarks._deployment_texts import generated_texts
 from simulations.benchmarks._fault_lane import STRUCK, Lane, pids
-from simulations.benchmarks._fault_table import SITES, Fault, struck
+from simulations.benchmarks._fault_table import SITES, Fault, chosen_faults, struck
 from simulations.local_deployment import local_deployment, start_up, up_command
 
 NETWORK, LINK = f"fedembed-{os.getpid()}", "fedembed0"
@@ -41,7 +41,7 @@ def main(folder: Path, phases: list[str]) -> None:
     folder.chmod(0o755)
     texts, vocabulary = generated_texts(folder / "texts", SITES)
     with _network(), local_deployment(folder / "ours", texts, start=_surrounded, address=HERE) as deployed:
-        rows = struck(deployed, vocabulary, FAULTS, phases, where=folder.name)
+        rows = struck(deployed, vocabulary, chosen_faults(FAULTS), phases, where=folder.name)
     print(json.dumps([asdict(row) for row in rows]))
 
 

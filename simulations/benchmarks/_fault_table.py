@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ SITES = (STRUCK, "south", "west", "east")
 PHASES = ("prepare", "advertise", "share", "mask", "confirm", "reveal")
 AT_THE_BEGINNING = ("prepare", "advertise")  # later adverts ride on the replies of the round before
 ROUNDS = 1000
+FAULTS_VARIABLE = "FEDEMBED_FAULTS"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Fault:
 
     name: str
     strike: Callable[[Lane], None]
+
+
+def chosen_faults(faults: Sequence[Fault]) -> list[Fault]:
+    """Those whose names hold a word of ``FEDEMBED_FAULTS``; all where it is empty."""
+    words = os.environ.get(FAULTS_VARIABLE, "").split()
+    return [fault for fault in faults if not words or any(word in fault.name for word in words)]
 
 
 def scenario_of(vocabulary: Path) -> Scenario:

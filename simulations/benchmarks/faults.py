@@ -6,7 +6,8 @@ four. A process is killed (-9) when the struck site receives the message of a ph
 one at its sites, one at its coordinator, and a third at what surrounds them (root only): network, clock, disks,
 slowness. Ledgers and journals are compared with the answers afterwards.
 
-``FEDEMBED_FAULT_PHASES`` (words) names other phases than all. Every cell is told on stderr as soon as it is known.
+``FEDEMBED_FAULT_PHASES`` (words) names other phases than all, ``FEDEMBED_FAULTS`` (words) the faults whose names hold
+one of them. Every cell is told on stderr as soon as it is known.
 Needs nginx; Linux; full: some 80 minutes.
 """
 
@@ -23,9 +24,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from common.errors import ConfigError, DependencyError
+from simulations.benchmarks import _fault_surroundings
 from simulations.benchmarks._deployment_texts import generated_texts
 from simulations.benchmarks._fault_lane import STRUCK, Lane
-from simulations.benchmarks._fault_table import PHASES, SITES, Fault, struck
+from simulations.benchmarks._fault_table import PHASES, SITES, Fault, chosen_faults, struck
 from simulations.benchmarks._harness import Row, reported
 from simulations.local_deployment import local_deployment
 
@@ -63,7 +65,8 @@ class Faults:
         """Quick: the scenario is made, and nothing is struck."""
         phases = chosen_phases()
         if quick:
-            return [reported("faults x phases", float(len(phases) * sum(map(len, LANES.values()))))]
+            faults = [fault for of in (*LANES.values(), _fault_surroundings.FAULTS) for fault in chosen_faults(of)]
+            return [reported("faults x phases", float(len(phases) * len(faults)))]
         for command, package in (("nginx", "nginx-light"), ("ip", "iproute2")):
             if shutil.which(command) is None:
                 raise DependencyError(f"{command} is not installed", remedy=f"Install it: apt-get install {package}")
@@ -71,8 +74,13 @@ class Faults:
             raise DependencyError("networks and disks are cut off by root alone", remedy="Run this as root.")
         with tempfile.TemporaryDirectory(prefix="fedembed-faults-") as name, ThreadPoolExecutor(len(LANES) + 1) as pool:
             Path(name).chmod(0o755)
-            lanes = [pool.submit(_lane, Path(name) / lane, faults, phases) for lane, faults in LANES.items()]
-            lanes.append(pool.submit(_surroundings, Path(name) / "surroundings", phases))
+            lanes = [
+                pool.submit(_lane, Path(name) / lane, chosen, phases)
+                for lane, faults in LANES.items()
+                if (chosen := chosen_faults(faults))
+            ]
+            if chosen_faults(_fault_surroundings.FAULTS):
+                lanes.append(pool.submit(_surroundings, Path(name) / "surroundings", phases))
             return [row for lane in lanes for row in lane.result()]
 
 

@@ -6,6 +6,8 @@ import datetime
 import faulthandler
 import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -101,3 +103,10 @@ def test_a_message_ends_after_its_time() -> None:
         faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(("mib", "ended"), [(0, False), (512, True), (4096, False)])
+def test_a_message_takes_no_more_memory_than_the_site_allows(mib: int, ended: bool) -> None:
+    code = f"from client.agent.task import bound_memory; bound_memory({mib}); bytearray(2**30); print('done')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ("MemoryError" in done.stderr, "done" in done.stdout) == (ended, not ended), done.stderr

@@ -12,7 +12,7 @@ import pytest
 
 from common.config import build_scenario
 from common.deployment.journal import Journal
-from common.errors import RoundError
+from common.errors import DeploymentError, RoundError
 from server.checkpoint import CheckpointDirectory, RunState, last_round
 from server.coordinate import STATE_FOLDER
 from server.coordinator import home as homes
@@ -65,6 +65,22 @@ def test_flower_is_asked_rarely_and_at_the_end(home: homes.Home, monkeypatch: py
     assert followed(home, flower, monkeypatch) == ["round", "round", "done"]
     assert flower.asked <= 12
     assert flower.now <= 105
+
+
+def test_scoring_after_the_last_round_is_waited_for_without_asking_all_the_time(
+    home: homes.Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flower = Flower(Journal(home.inside("runs", "first", ROUNDS_FILE)), {1: "done"}, (100, "finished:completed"))
+    assert followed(home, flower, monkeypatch) == ["done"]
+    assert flower.asked <= 50, "asking takes a second of computing"
+
+
+def test_a_run_that_never_began_cannot_be_stopped_and_says_so(home: homes.Home) -> None:
+    path = home.inside("runs", "first", runs.RUN_FILE)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"submissions": []}))
+    with pytest.raises(DeploymentError, match="never began") as caught:
+        runs.stop(home, "first", {})
+    assert "resume first" in caught.value.hint
 
 
 def test_a_run_that_is_killed_is_noticed_and_named(home: homes.Home, monkeypatch: pytest.MonkeyPatch) -> None:
