@@ -95,7 +95,8 @@ class Enrolment:
         """``nodes`` without those that hold rounds up, where enough are left."""
         silent = [node for node in nodes if node.silent >= MOST_SILENT]
         left = [node for node in nodes if node not in silent]
-        if not silent or self._unfit(_clients(left)):
+        least = self._work.scenario.federation.min_nodes
+        if not silent or len(left) < least or self._unfit(_clients(left)):
             return list(nodes)
         self._note([node.node_id for node in silent], number)
         self._reporter.preparing(f"{len(silent)} node(s) are left out: they are connected and do not answer")

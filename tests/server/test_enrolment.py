@@ -86,10 +86,12 @@ def test_a_node_that_is_connected_and_silent_is_left_out_and_asked_later(local: 
     assert [len(made.joined(left, number)) for number in (4, 5, 6, 7)] == [1, 1, 1, 2]
 
 
-def test_nobody_is_left_out_who_is_needed() -> None:
-    work = work_for(scenario("distributed"), DOMAIN)
-    known = [Node(n, 1, silent=MOST_SILENT if n == 2 else 0) for n in range(3)]
-    assert enrolment(Nodes("a", "b", "c"), work).joined(known, 5) == known
+@pytest.mark.parametrize("mode", ["local", "distributed"])
+@pytest.mark.parametrize(("sites", "left"), [(3, 3), (4, 3)])
+def test_nobody_is_left_out_who_is_needed(mode: str, sites: int, left: int) -> None:
+    work = work_for(scenario(mode), DOMAIN)
+    known = [Node(n, 1, silent=MOST_SILENT if n == 2 else 0) for n in range(sites)]
+    assert len(enrolment(Nodes("a", "b", "c", "d"), work).joined(known, 5)) == left + (sites == 3)
 
 
 def test_nobody_joins_under_the_name_of_another(local: Work) -> None:

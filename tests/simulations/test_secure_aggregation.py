@@ -90,7 +90,12 @@ def distributed_run(
         return spoil(int(context.node_config["k"]), message.metadata.message_type, app(message, context))
 
     outcomes: list[Outcome] = []
-    config = {"scenario": chosen.canonical_json(), "out": str(folder), "benchmarks": "{}"}
+    config = {
+        "scenario": chosen.canonical_json(),
+        "out": str(folder),
+        "benchmarks": "{}",
+        "simulation": "of many a node",
+    }
     grid = InProcessGrid(spoiled, [{"k": k} for k in range(nodes)], run_config=config, byte_exact=True)  # type: ignore[arg-type]
     try:
         run_in_process(build_server_app(lambda folder: LogReporter(), outcomes.append), grid, config)
