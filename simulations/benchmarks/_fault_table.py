@@ -43,9 +43,9 @@ class Fault:
 
 
 def chosen_faults(faults: Sequence[Fault]) -> list[Fault]:
-    """Those whose names hold a word of ``FEDEMBED_FAULTS``; all where it is empty."""
-    words = os.environ.get(FAULTS_VARIABLE, "").split()
-    return [fault for fault in faults if not words or any(word in fault.name for word in words)]
+    """Those whose names hold a phrase of ``FEDEMBED_FAULTS``; all where it is empty."""
+    phrases = [phrase for phrase in os.environ.get(FAULTS_VARIABLE, "").split(";") if phrase]
+    return [fault for fault in faults if not phrases or any(phrase in fault.name for phrase in phrases)]
 
 
 def scenario_of(vocabulary: Path) -> Scenario:

@@ -6,8 +6,8 @@ four. A process is killed (-9) when the struck site receives the message of a ph
 one at its sites, one at its coordinator, and a third at what surrounds them (root only): network, clock, disks,
 slowness. Ledgers and journals are compared with the answers afterwards.
 
-``FEDEMBED_FAULT_PHASES`` (words) names other phases than all, ``FEDEMBED_FAULTS`` (words) the faults whose names hold
-one of them. Every cell is told on stderr as soon as it is known.
+``FEDEMBED_FAULT_PHASES`` (words) names other phases than all, ``FEDEMBED_FAULTS`` (phrases with ; between) the faults
+whose names hold one of them. Every cell is told on stderr as soon as it is known.
 Needs nginx; Linux; full: some 80 minutes.
 """
 
@@ -64,8 +64,12 @@ class Faults:
     def run(self, quick: bool) -> list[Row]:
         """Quick: the scenario is made, and nothing is struck."""
         phases = chosen_phases()
+        faults = [fault for of in (*LANES.values(), _fault_surroundings.FAULTS) for fault in chosen_faults(of)]
+        if not faults:
+            raise ConfigError(
+                "no fault is called so", remedy="FEDEMBED_FAULTS: phrases, like 'disk;kill -9 of the site'."
+            )
         if quick:
-            faults = [fault for of in (*LANES.values(), _fault_surroundings.FAULTS) for fault in chosen_faults(of)]
             return [reported("faults x phases", float(len(phases) * len(faults)))]
         for command, package in (("nginx", "nginx-light"), ("ip", "iproute2")):
             if shutil.which(command) is None:

@@ -36,6 +36,19 @@ def test_the_phases_of_the_table_are_all_or_those_named(monkeypatch: pytest.Monk
         faults.chosen_phases()
 
 
+def test_the_faults_of_the_table_are_all_or_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def number() -> float:
+        return faults.BENCHMARK.run(quick=True)[0].value
+
+    monkeypatch.setenv(faults.PHASES_VARIABLE, "mask")
+    assert number() == 18
+    monkeypatch.setenv(_fault_table.FAULTS_VARIABLE, "disk;the coordinator loses")
+    assert number() == 3
+    monkeypatch.setenv(_fault_table.FAULTS_VARIABLE, "earthquake")
+    with pytest.raises(ConfigError, match="no fault"):
+        number()
+
+
 def test_a_phase_begins_with_the_message_and_not_with_an_older_one(tmp_path: Path) -> None:
     log = tmp_path / "node.log"
     log.write_text("INFO : Receiving: train.mask message (ID: 1)\n")
