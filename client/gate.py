@@ -49,10 +49,15 @@ def check_cohort(policy: Policy, secure: SecureSum) -> Refusal | None:
 def check_account(
     policy: Policy, ledger: Ledger, plan: PrivacyPlan, fingerprint: str, extra: Mapping[str, int]
 ) -> Refusal | None:
-    """Whether the ledger's account of a data set has room for ``extra`` events (JSON -> count), ever and lately."""
+    """Whether the ledger's account of a data set has room for ``extra`` events (JSON -> count), ever and lately.
+
+    At the smallest delta that any of its runs has stated: a run that was admitted at its own would else push one with a
+    smaller delta over the limit, which has been paid for already.
+    """
+    delta = ledger.least_delta(fingerprint, plan.unit, plan.delta)
 
     def epsilon(since: str, more: Mapping[str, int]) -> float:
-        return ledger.epsilon(fingerprint, plan.unit, plan.delta, extra=more, since=since)
+        return ledger.epsilon(fingerprint, plan.unit, delta, extra=more, since=since)
 
     others = [unit for unit in ledger.units(fingerprint) if unit != plan.unit]
     before, after = epsilon("", {}), epsilon("", extra)
@@ -68,7 +73,8 @@ def account_question(policy: Policy, ledger: Ledger, plan: PrivacyPlan, fingerpr
     period = policy.max_epsilon_per_period is not None
     sinces = ("", policy.period_begins) if period else ("",)
     spent = [sorted(ledger.spent(fingerprint, plan.unit, since).items()) for since in sinces]
-    yield repr((policy, fingerprint, plan.unit, plan.delta, ledger.units(fingerprint), sinces, spent)).encode()
+    delta = ledger.least_delta(fingerprint, plan.unit, plan.delta)
+    yield repr((policy, fingerprint, plan.unit, delta, ledger.units(fingerprint), sinces, spent)).encode()
 
 
 def check_lately(policy: Policy, ledger: Ledger, plan: PrivacyPlan, fingerprint: str) -> Refusal | None:
@@ -79,7 +85,8 @@ def check_lately(policy: Policy, ledger: Ledger, plan: PrivacyPlan, fingerprint:
     """
     if policy.max_epsilon_per_period is None:
         return None
-    lately = ledger.epsilon(fingerprint, plan.unit, plan.delta, since=policy.period_begins)
+    delta = ledger.least_delta(fingerprint, plan.unit, plan.delta)
+    lately = ledger.epsilon(fingerprint, plan.unit, delta, since=policy.period_begins)
     return check_period(policy, before=lately, after=lately)
 
 

@@ -243,6 +243,12 @@ class Ledger:
         with self._lock, translated(self.path):
             return self._connection.execute(query, values).fetchall()
 
+    def least_delta(self, fingerprint: str, unit: str, delta: float) -> float:
+        """The smallest delta that a run on this data set and unit has stated; ``delta`` where none is smaller."""
+        query = "SELECT MIN(delta) FROM entries WHERE kind = 'reserve' AND fingerprint = ? AND unit = ?"
+        found = self._fetch(query, fingerprint, unit)[0][0]
+        return delta if found is None else min(delta, float(found))
+
     def has_reserved(self, run: str, fingerprint: str) -> bool:
         """Whether this data set has a reservation in a run."""
         return bool(self._accounts("seq", run, [fingerprint]))

@@ -21,12 +21,13 @@ from client.device import Device
 from client.fingerprint import data_fingerprint, named_fingerprint
 from client.ledger import Ledger
 from client.policy import Policy, read_policy
+from client.secure import erase_forgotten
 from client.secure_terms import Party, party_from
 from client.session import Session
 from client.store import by_client, encode_clients, load_store, save_store, shard
 from common import families
 from common.config import DataConfig, Scenario
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
 from common.table import RowDomain
 from common.units import ClientStore, Record
 
@@ -66,8 +67,8 @@ class SiteSource:
         data = self.data.model_copy(update={"unit": scenario.data.unit, "client_key": (), "holdout": "none"})
         family = families.load(scenario.task.family)
         path = self.state_dir / f"encoded-{self._cache_key(scenario, data, domain)}.npz"
-        if path.exists():
-            return load_store(path)
+        if (known := _reopened(path)) is not None:
+            return known
         options = families.options_of(family, scenario.task)
         readers.refuse_unfit(data, needs_labels=options.needs_labels)
         records = [Record(self.name, r.unit, r.value) for r in readers.read(data)]
@@ -91,10 +92,31 @@ class SiteSource:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def _reopened(path: Path) -> ClientStore | None:
+    """An encoded file, which counts as used now; ``None`` where there is none, or another process has removed it."""
+    try:
+        os.utime(path)
+        return load_store(path)
+    except FileNotFoundError:
+        return None
+    except DataError:
+        if path.exists():
+            raise
+        return None
+
+
+def _used(path: Path) -> float:
+    """Unix time at which a file was written or used; 0 where another process has removed it."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _remove_old(folder: Path) -> None:
-    """All but the latest encoded files, which are copies of the data; and what a killed process left half written."""
-    made = sorted(folder.glob("encoded-*.npz"), key=lambda path: path.stat().st_mtime)
-    left = [p for p in folder.glob(".encoded-*.partial") if time.time() - p.stat().st_mtime > HALF_WRITTEN_S]
+    """All but the encoded files used last, which are copies of the data; what a killed process left half written."""
+    made = sorted(folder.glob("encoded-*.npz"), key=_used)
+    left = [path for path in folder.glob(".encoded-*.partial") if time.time() - _used(path) > HALF_WRITTEN_S]
     for path in (*made[: 1 - KEPT_ENCODED], *left):
         path.unlink(missing_ok=True)
 
@@ -178,6 +200,7 @@ def site_description(site: Path) -> tuple[str, DataConfig, Party | None]:
 
 def _site_session(site: Path, state_dir: Path, policy: Policy) -> Session:
     name, data, party = site_description(site)
+    erase_forgotten(state_dir)
     known = any(state_dir.glob("run-*.json"))  # a site that has taken part has a ledger, or has lost it
     ledger = Ledger.open(state_dir / "ledger.sqlite", create=not known, today=lambda: datetime.date.today().isoformat())
     bundle = os.environ.get(BUNDLE_VARIABLE, "")

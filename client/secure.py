@@ -106,6 +106,20 @@ class SecretStates:
             partial.write_bytes(pack_list(items))
 
 
+def _forgotten(folder: Path) -> list[Path]:
+    """Secrets of runs that broke off, and of which nobody has asked for so long."""
+    return [path for path in folder.glob(_FILES) if time.time() - path.stat().st_mtime > FORGOTTEN_S]
+
+
+def erase_forgotten(folder: Path) -> None:
+    """Erase them, where there are any, whatever the message at hand is about."""
+    if _forgotten(folder):
+        with disk_errors(folder), (folder / LOCK_FILE).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for path in _forgotten(folder):
+                path.unlink()
+
+
 @contextmanager
 def held_states(folder: Path, run: str) -> Iterator[SecretStates]:
     """The states of ``run`` in ``folder`` while one message is answered, durable when it is; another message waits.
@@ -119,9 +133,8 @@ def held_states(folder: Path, run: str) -> Iterator[SecretStates]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for cut_off in folder.glob(".secagg-*.partial"):  # of a process that was killed while it wrote
             cut_off.unlink()
-        for forgotten in folder.glob(_FILES):  # of a run that broke off, and of which nobody has asked for so long
-            if time.time() - forgotten.stat().st_mtime > FORGOTTEN_S:
-                forgotten.unlink()
+        for path in _forgotten(folder):
+            path.unlink()
         states = SecretStates.of_run(folder, run)
         try:
             yield states

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from numpy.typing import NDArray
 
 from common.errors import CheckpointError
-from common.files import atomic_files, disk_errors
+from common.files import atomic_files, disk_errors, storage_error
 from common.table import FloatArray, IntArray
 
 _SELECTED = "selected/rows"
@@ -96,6 +96,8 @@ class CheckpointDirectory:
                     f"another process works on the run in {self._lock_path.parent}",
                     remedy="Wait for its end, or stop it; then resume.",
                 ) from None
+            except OSError as error:
+                raise storage_error(self._lock_path, error) from None
             yield
 
     def save(self, state: RunState) -> None:

@@ -118,7 +118,7 @@ class Delivery:
                 replies.ask(f"{last}/{question.key}", question.clients)
             for index, reply in self._exchange.send(kind, payloads):
                 node, key = questions[index].node, f"{last}/{questions[index].key}"
-                node.silent = node.silent + 1 if reply in SILENCES else 0
+                node.unanswered |= reply in SILENCES
                 if isinstance(reply, str):
                     replies.fail(key, reply)
                 elif reply.config.get("status") in ("need_full", "unprepared") and not last:

@@ -30,13 +30,15 @@ class Node:
 
     Attributes:
         name: its client's in the roster of secure aggregation, where there is one.
-        silent: questions in a row that it has not answered though it was connected.
+        unanswered: whether it left a question of this round without an answer though it was connected.
+        silent: rounds in a row in which it did.
     """
 
     node_id: int
     clients: int
     version: int = -1
     name: str = ""
+    unanswered: bool = False
     silent: int = 0
 
 

@@ -29,6 +29,7 @@ _REFUSAL = """#!/bin/sh
 echo "this site serves no such task" >&2
 exit 1
 """
+_ALONE = "from client.agent.fork_server import remember_code; remember_code(); import client.agent.task as t; t.main()"
 _LAUNCHER = """#!{python} -IS
 # Hands a message over to the fork server, which has everything imported; without one, does the imports itself.
 import json
@@ -44,7 +45,7 @@ try:
         door.recv(1)
 except OSError as error:
     print("no fork server:", error, file=sys.stderr, flush=True)
-    os.execv({python!r}, [{python!r}, "-c", "from client.agent.task import main; main()", *sys.argv[1:]])
+    os.execv({python!r}, [{python!r}, "-c", {alone!r}, *sys.argv[1:]])
 """
 
 
@@ -133,7 +134,7 @@ def write_launchers(home: AgentHome) -> None:
         refusal.chmod(0o755)
     path, door = home.inside("bin", TASK_COMMAND), socket_path(home.folder)
     path.unlink(missing_ok=True)
-    path.write_text(_LAUNCHER.format(python=sys.executable, folder=str(door.parent), name=door.name))
+    path.write_text(_LAUNCHER.format(python=sys.executable, folder=str(door.parent), name=door.name, alone=_ALONE))
     path.chmod(0o755)
 
 

@@ -29,9 +29,7 @@ def main() -> None:
     """Listen until the process is ended; the environment variable ``FEDEMBED_AGENT_HOME`` names the site's folder."""
     path = socket_path(Path(os.environ[HOME_VARIABLE]))
     path.unlink(missing_ok=True)
-    from client.agent.approval import installed_code
-
-    os.environ[CODE_VARIABLE] = installed_code()
+    remember_code()
     preload()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
     os.umask(0o077)
@@ -43,6 +41,13 @@ def main() -> None:
             connection, _ = door.accept()
             with connection:
                 _serve(connection, door)
+
+
+def remember_code() -> None:
+    """Note the code that this process is going to import: what stands on disk may be replaced under it."""
+    from client.agent.approval import installed_code
+
+    os.environ[CODE_VARIABLE] = installed_code()
 
 
 def preload() -> None:

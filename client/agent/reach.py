@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 TIMEOUT_S = 5.0
 MOST_AHEAD_S, MOST_BEHIND_S = 5.0, 305.0  # Flower (1.41) takes no message whose signed time lies outside of these
@@ -30,6 +32,13 @@ class Reach:
     clock_ahead_s: float | None = None
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Nobody who answers may send this machine elsewhere."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 def reach(address: str, authority: Path, *, now: Callable[[], float] = time.time) -> Reach:
     """Ask the coordinator's proxy for its time, over TLS and as the node would reach it.
 
@@ -38,14 +47,15 @@ def reach(address: str, authority: Path, *, now: Callable[[], float] = time.time
         authority: certificate of the authority that must have signed the coordinator's.
         now: Unix time.
     """
-    trusted = ssl.create_default_context(cafile=str(authority))
     try:
-        with urllib.request.urlopen(f"https://{address}/", context=trusted, timeout=TIMEOUT_S) as answer:
+        trusted = ssl.create_default_context(cafile=str(authority))
+        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=trusted), _NoRedirect)
+        with opener.open(f"https://{address}/", timeout=TIMEOUT_S) as answer:
             headers: Message = answer.headers
     except urllib.error.HTTPError as error:  # what the proxy says to everybody who asks for no fleet path
         with error:
             headers = error.headers
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return Reach(f"{address} does not answer: {getattr(error, 'reason', error)}")
     try:
         ahead = now() - parsedate_to_datetime(headers["Date"]).timestamp() - _RESOLUTION_S / 2

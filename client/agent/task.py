@@ -82,7 +82,7 @@ def approved_only(install: Callable[..., Any], folder: Path, places: list[Path])
         if digest not in approved_bundles(folder):
             raise DeploymentError(f"the bundle {digest[:16]} is not approved at this site")
         place = Path(install(content, *args, **options))
-        if os.environ.get(CODE_VARIABLE, code := installed_code()) != code:
+        if os.environ.get(CODE_VARIABLE) != installed_code():
             raise DeploymentError("the installation has changed since the agent started: restart the agent")
         if foreign_files(place):
             raise DeploymentError(f"the bundle {digest[:16]} is not the code that is installed at this site")

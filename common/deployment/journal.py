@@ -8,8 +8,10 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 LARGEST_BYTES = 64 * 2**20
+LONGEST_LINE = 2**20
 LONGEST_TEXT = 2_000  # of one fact: some come from other parties, who could push everything else out of the file
 
 
@@ -53,10 +55,18 @@ class Journal:
             os.close(descriptor)
             return
         with os.fdopen(descriptor, errors="replace") as lines:
-            for line in lines:
+            for line in _bounded(lines):
                 try:
                     found = json.loads(line)
                 except (ValueError, RecursionError):
                     continue
                 if isinstance(found, dict):
                     yield found
+
+
+def _bounded(lines: TextIO) -> Iterator[str]:
+    """Lines, as far as a journal can go that was written here."""
+    left = LARGEST_BYTES + LONGEST_LINE
+    while left > 0 and (line := lines.readline(LONGEST_LINE)):
+        left -= len(line)
+        yield line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from client import gate, session
@@ -49,6 +49,11 @@ class _Everything(dict[str, Any]):
 
 def _from_anywhere(loader: Any, place_of: Any, places: Any) -> Any:
     return loader
+
+
+def _whatever_the_period(policy: Any, ledger: Any, plan: Any, fingerprint: str) -> Iterator[bytes]:
+    """What is asked of an account, without what it spent lately."""
+    yield repr((policy, plan.delta, ledger.spent(fingerprint, plan.unit))).encode()
 
 
 def _unlisted(name: str, killed_by: str, *, owner: Any, attribute: str) -> Mutant:
@@ -126,6 +131,13 @@ MUTANTS = (
         owner=session,
         attribute="account_question",
         by=lambda *asked: iter(()),
+    ),
+    broken(
+        "a period that is looked at once",
+        "site_counts_rounds_of_old_runs",
+        owner=session,
+        attribute="account_question",
+        by=_whatever_the_period,
     ),
     broken(
         "code from any folder", "site_runs_approved_code", owner=task, attribute="from_its_place", by=_from_anywhere

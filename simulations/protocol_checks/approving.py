@@ -34,15 +34,17 @@ def site_runs_approved_code() -> list[Finding]:
         places: list[Path] = []
         install = task.approved_only(lambda content: place, folder, places)
         load = task.from_its_place(lambda: lambda version: version, lambda version: folder / "apps" / version, places)()
-        found.append(_finding("code before any bundle", _tried(lambda: load("a")), "refused"))
-        found.append(_finding("another bundle", _tried(lambda: install(_BUNDLE + b" ")), "refused"))
-        found.append(_finding("the approved bundle", _tried(lambda: install(_BUNDLE)), "done"))
-        found.append(_finding("its code", _tried(lambda: load("a")), "done"))
-        found.append(_finding("code of another folder", _tried(lambda: load("a/../../b")), "refused"))
-        with _imported_before("an upgrade"):
+        with _in_memory(approval.installed_code()):
+            found.append(_finding("code before any bundle", _tried(lambda: load("a")), "refused"))
+            found.append(_finding("another bundle", _tried(lambda: install(_BUNDLE + b" ")), "refused"))
+            found.append(_finding("the approved bundle", _tried(lambda: install(_BUNDLE)), "done"))
+            found.append(_finding("its code", _tried(lambda: load("a")), "done"))
+            found.append(_finding("code of another folder", _tried(lambda: load("a/../../b")), "refused"))
+        with _in_memory("the code before an upgrade"):
             found.append(_finding("code that is not in memory", _tried(lambda: install(_BUNDLE)), "refused"))
         (place / "client" / "app.py").write_text("app = None\n")
-        found.append(_finding("a bundle of other code", _tried(lambda: install(_BUNDLE)), "refused"))
+        with _in_memory(approval.installed_code()):
+            found.append(_finding("a bundle of other code", _tried(lambda: install(_BUNDLE)), "refused"))
     return found
 
 
@@ -79,10 +81,10 @@ def site_ends_in_time() -> list[Finding]:
 
 
 @contextmanager
-def _imported_before(event: str) -> Iterator[None]:
-    """A process that was forked from one that had imported its code before this happened to it."""
+def _in_memory(code: str) -> Iterator[None]:
+    """A process that has imported the code with this digest."""
     before = os.environ.get(CODE_VARIABLE)
-    os.environ[CODE_VARIABLE] = f"the code before {event}"
+    os.environ[CODE_VARIABLE] = code
     try:
         yield
     finally:

@@ -121,14 +121,16 @@ def site_counts_rounds_of_old_runs() -> list[Finding]:
         _admitted(site, _announced())
         cost = _spent(site)
     found = []
-    with _site(days=days, max_epsilon_per_period=cost * 1.1, period_days=30) as site:
+    limits = {"max_epsilon_per_period": cost * 1.1, "period_days": 30}
+    with _site(days=days, **limits) as site, tempfile.TemporaryDirectory() as folder:
+        site.state_dir = Path(folder)
         for run, ago in (("first", 80), ("second", 40)):
             days[0] = ago
             found.append(_finding(f"{run}, {ago} days ago", _admitted(site, _announced(run=run)), "ready"))
         days[0] = 0
-        for run, expected in (("first", "done"), ("second", "period")):
+        for run, attempt, expected in (("first", 1, "done"), ("second", 1, "period"), ("first", 2, "period")):
             _admitted(site, _announced(run=run))
-            found.append(_finding(f"a round of the {run}", _round(site, run), expected))
+            found.append(_finding(f"a round of the {run}", _round(site, run, attempt), expected))
     return found
 
 
@@ -226,13 +228,13 @@ def _answered(site: Session, arrays: dict[str, Any]) -> str:
         return type(error).__name__
 
 
-def _round(site: Session, run: str) -> str:
+def _round(site: Session, run: str, attempt: int = 1) -> str:
     """What is answered to a round whose message names nobody's table: the site's checks come before it is read."""
     admitted = site.admitted
     if admitted is None or admitted.run != run:
         return "not admitted"
     try:
-        site.charge(admitted, np.array([0]), _first_round())
+        site.charge(admitted, np.array([0]), replace(_first_round(), attempt=attempt))
     except Exception as error:
         return str(getattr(getattr(error, "refusal", None), "code", type(error).__name__))
     return "done"

@@ -17,8 +17,8 @@ from flwr.cli.install import install_from_fab
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 
 import common
-from client.agent import approval
-from client.agent.fork_server import CODE_VARIABLE
+from client.agent import approval, fork_server
+from client.agent.fork_server import CODE_VARIABLE, HOME_VARIABLE
 from client.agent.home import AgentHome, AgentSettings
 from client.agent.task import approved_only, from_its_place
 from client.node import BUNDLE_VARIABLE
@@ -125,13 +125,39 @@ def test_a_bundle_of_other_code_is_not_recorded_for_code_that_never_ran(home: Ag
     assert not places and not os.environ[BUNDLE_VARIABLE]
 
 
+@pytest.fixture(autouse=True)
+def code_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CODE_VARIABLE, approval.installed_code())
+
+
+def test_the_fork_server_notes_the_code_before_it_imports_it(home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def preload() -> None:
+        seen.append(os.environ[CODE_VARIABLE])
+        raise InterruptedError
+
+    monkeypatch.setenv(HOME_VARIABLE, str(home.folder))
+    monkeypatch.delenv(CODE_VARIABLE)
+    monkeypatch.setattr(fork_server, "preload", preload)
+    with pytest.raises(InterruptedError):
+        fork_server.main()
+    assert seen == [approval.installed_code()]
+
+
+def test_a_process_that_does_not_know_its_code_serves_nothing(home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    approved(home, packed())
+    monkeypatch.delenv(CODE_VARIABLE)
+    with pytest.raises(DeploymentError, match="restart the agent"):
+        approved_only(Installing(home.folder), home.folder, [])(packed())
+
+
 def test_code_that_was_replaced_under_a_running_agent_serves_nothing(
     home: AgentHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The forks have the old code in memory; the ledger would name the new one's hash."""
     approved(home, packed())
     (place,) = (home.folder / "approved" / "apps").iterdir()
-    monkeypatch.setenv(CODE_VARIABLE, approval.installed_code())
     assert approved_only(Installing(place), home.folder, [])(packed()) == place
     monkeypatch.setattr("client.agent.task.installed_code", lambda: "of the version after an upgrade")
     places: list[Path] = []

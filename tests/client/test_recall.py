@@ -12,7 +12,7 @@ import client.session as session_module
 from client.policy import Policy
 from client.session import Session
 from common.errors import WireError
-from tests.client.test_session import instruction, preparation, scenario, session
+from tests.client.test_session import LOCAL, instruction, preparation, scenario, session
 
 CODE, OTHER_CODE = "a" * 64, "b" * 64
 WHICH = scenario()
@@ -104,6 +104,39 @@ def test_a_limit_that_is_lowered_below_what_is_spent_stops_what_was_admitted(pro
     assert (reply.config["status"], reply.config["code"]) == ("refused", "budget")
     assert [charges for _, charges in one.ledger.accounts()] == charges, "what is refused here is not charged"
     assert process().train(instruction(WHICH, round_number=2)).config["status"] == "done"
+
+
+def test_a_run_is_not_stopped_by_another_that_was_admitted_beside_it(process: Callable[..., Session]) -> None:
+    """The other states a larger delta: at the first one's own, both together cost more than the limit."""
+    first = scenario(privacy={**LOCAL, "delta": 1e-6})
+    one = process()
+    one.prepare(preparation(first))
+    spent = one.ledger.epsilon("account-0", "client", 1e-6)
+    limited = Policy.permissive().model_copy(update={"max_epsilon": spent * 1.02})
+    assert process(limited).train(instruction(first)).config["status"] == "done"
+    other = preparation(scenario(seed=1, privacy={**LOCAL, "noise_multiplier": 12.0}))
+    announced = type(other)({**other.config, "run": "other"}, other.arrays)
+    together = process(limited).prepare(announced)
+    assert (together.config["status"], together.config["code"]) == ("refused", "budget")
+    assert process(limited).train(instruction(first, round_number=2)).config["status"] == "done"
+
+
+@pytest.mark.parametrize("bundle", [OTHER_CODE, ""])
+def test_other_code_looks_at_the_account_again(
+    process: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, bundle: str
+) -> None:
+    limited = Policy.permissive().model_copy(update={"max_epsilon": 100.0})
+    process(limited, bundle=bundle if not bundle else CODE).prepare(preparation(WHICH))
+    process(limited, bundle=bundle if not bundle else CODE).train(instruction(WHICH))
+    real, times = session_module.check_account, []
+
+    def check_account(*given: Any, **named: Any) -> Any:
+        times.append(given)
+        return real(*given, **named)
+
+    monkeypatch.setattr(session_module, "check_account", check_account)
+    process(limited, bundle=bundle).train(instruction(WHICH, round_number=2))
+    assert len(times) >= 2
 
 
 def test_an_account_is_looked_at_once_while_nothing_changes(

@@ -79,10 +79,25 @@ def test_few_encoded_copies_of_the_data_are_kept(source: SiteSource) -> None:
         source.store(which, RowDomain((*DOMAIN.keys, f"w{k}")))
     kept = sorted(source.state_dir.glob("encoded-*.npz"))
     assert len(kept) == KEPT_ENCODED
-    before = [path.stat().st_mtime_ns for path in kept]
+    before = [path.stat().st_ino for path in kept]
     source.store(which, RowDomain((*DOMAIN.keys, f"w{KEPT_ENCODED + 2}")))
-    assert [path.stat().st_mtime_ns for path in kept] == before, "the latest is read again, and not made"
+    assert [path.stat().st_ino for path in kept] == before, "the latest is read again, and not made"
     assert all(len(load_store(path)) == 1 for path in kept)
+
+
+def test_a_form_of_the_data_that_is_used_stays_before_one_that_is_newer(source: SiteSource) -> None:
+    which = scenario()
+    source.store(which, DOMAIN)
+    (used,) = source.state_dir.glob("encoded-*.npz")
+    for k in range(KEPT_ENCODED + 1):
+        then = time.time() - 1000 + k
+        for path in source.state_dir.glob("encoded-*.npz"):
+            if path != used:
+                os.utime(path, (then, then))
+        source.store(which, DOMAIN)
+        source.store(which, RowDomain((*DOMAIN.keys, f"w{k}")))
+    assert used.exists()
+    assert len(list(source.state_dir.glob("encoded-*.npz"))) == KEPT_ENCODED
 
 
 @pytest.mark.parametrize(("age_s", "kept"), [(60.0, True), (HALF_WRITTEN_S + 60, False)])

@@ -20,9 +20,14 @@ class Nodes:
 
     between_sites = True
 
-    def __init__(self, *names: str, ready: Callable[[int, int], bool] = lambda node, times: True) -> None:
+    def __init__(
+        self,
+        *names: str,
+        ready: Callable[[int, int], bool] = lambda node, times: True,
+        there: Sequence[int] | None = None,
+    ) -> None:
         self.names, self.ready = names, ready
-        self.there = list(range(len(names)))
+        self.there = list(range(len(names)) if there is None else there)
         self.asked: list[int] = []
         self.waited: list[float | None] = []
 
@@ -78,9 +83,12 @@ def test_a_node_that_is_connected_and_silent_is_left_out_and_asked_later(local: 
     nodes = Nodes("a", "b")
     made = enrolment(nodes, local)
     known = made.begin(1)
-    known[1].silent = MOST_SILENT - 1
+    known[1].silent, known[1].unanswered = MOST_SILENT - 1, False
     assert made.joined(known, 2) == known
-    known[1].silent = MOST_SILENT
+    for _ in range(MOST_SILENT - 1):
+        known[1].unanswered = True
+        assert made.joined(known, 2) == known
+    known[1].unanswered = True
     left = made.joined(known, 3)
     assert [node.name for node in left] == ["a"]
     assert [len(made.joined(left, number)) for number in (4, 5, 6, 7)] == [1, 1, 1, 2]
@@ -90,7 +98,7 @@ def test_a_node_that_is_connected_and_silent_is_left_out_and_asked_later(local: 
 @pytest.mark.parametrize(("sites", "left"), [(3, 3), (4, 3)])
 def test_nobody_is_left_out_who_is_needed(mode: str, sites: int, left: int) -> None:
     work = work_for(scenario(mode), DOMAIN)
-    known = [Node(n, 1, silent=MOST_SILENT if n == 2 else 0) for n in range(sites)]
+    known = [Node(n, 1, silent=MOST_SILENT, unanswered=n == 2) for n in range(sites)]
     assert len(enrolment(Nodes("a", "b", "c", "d"), work).joined(known, 5)) == left + (sites == 3)
 
 
@@ -122,7 +130,8 @@ def test_no_more_newcomers_are_asked_than_fit() -> None:
 def test_nobody_joins_where_no_threshold_would_hold() -> None:
     work = work_for(scenario("distributed", min_clients=4, max_clients=9), DOMAIN)
     for enrolled, asked in ((6, 0), (5, 1)):
-        known, nodes = [Node(100 + n, 1) for n in range(enrolled)], Nodes("a")
+        known = [Node(100 + n, 1) for n in range(enrolled)]
+        nodes = Nodes("a", there=[0, *range(100, 100 + enrolled)])
         assert len(enrolment(nodes, work).joined(known, 1)) == enrolled + asked
         assert len(nodes.asked) == asked
 
@@ -136,8 +145,35 @@ def test_a_run_begins_with_as_many_as_fit() -> None:
 
 def test_a_run_that_is_for_nobody_who_is_there_says_so() -> None:
     work = work_for(scenario("distributed", min_clients=4, min_nodes=2, max_clients=9), DOMAIN)
+    nodes = Nodes("a", "b", "c")
     with pytest.raises(RoundError, match="3 clients are enrolled"):
-        enrolment(Nodes("a", "b", "c"), work).begin(1)
+        enrolment(nodes, work).begin(1)
+    assert nodes.asked == [], "nobody reserves a run that cannot begin"
+
+
+def test_who_refuses_at_the_beginning_gives_its_seat_to_another() -> None:
+    work = work_for(scenario("distributed", max_clients=3), DOMAIN)
+    nodes = Nodes("a", "b", "c", "d", ready=lambda node, times: node != 0)
+    assert [node.node_id for node in enrolment(nodes, work).begin(1)] == [1, 2, 3]
+    assert nodes.asked == [0, 1, 2, 3]
+
+
+def test_a_run_that_too_few_want_says_why() -> None:
+    work = work_for(scenario("distributed", max_clients=3), DOMAIN)
+    nodes = Nodes("a", "b", "c", "d", ready=lambda node, times: node > 1)
+    with pytest.raises(RoundError, match="only 1 of 4 nodes take part: no 0; no 1"):
+        enrolment(nodes, work).begin(1)
+
+
+def test_who_is_gone_gives_its_seat_to_who_is_there() -> None:
+    work = work_for(scenario("distributed"), DOMAIN)
+    nodes = Nodes("a", "b", "c", "d", "e")
+    known = [Node(n, 1, name=nodes.names[n]) for n in range(4)]
+    assert enrolment(nodes, work).joined(known, 1) == known
+    nodes.there.remove(1)
+    assert [node.node_id for node in enrolment(nodes, work).joined(known, 1)] == [0, 2, 3, 4]
+    nodes.there.remove(4)
+    assert enrolment(nodes, work).joined(known, 1) == known, "without anybody for its seat it keeps it"
 
 
 def test_cohorts_drawn_by_chance_are_not_filled_beyond_their_size() -> None:
@@ -145,7 +181,7 @@ def test_cohorts_drawn_by_chance_are_not_filled_beyond_their_size() -> None:
     work = work_for(scenario("distributed", **poisson), DOMAIN)
     joined = {}
     for enrolled in (5, 11, 12, 40):
-        nodes = Nodes("a")
+        nodes = Nodes("a", there=[0, 9])
         joined[enrolled] = len(enrolment(nodes, work).joined([Node(9, enrolled)], 1)) == 2
         assert len(nodes.asked) == joined[enrolled]
     assert joined == {5: True, 11: True, 12: False, 40: False}
@@ -153,7 +189,7 @@ def test_cohorts_drawn_by_chance_are_not_filled_beyond_their_size() -> None:
 
 @pytest.mark.parametrize(("enrolled", "joins"), [(998, True), (999, False)])
 def test_nobody_joins_where_delta_would_reach_one_in_so_many(local: Work, enrolled: int, joins: bool) -> None:
-    known, nodes = [Node(9, enrolled)], Nodes("a")  # delta is 1/1000
+    known, nodes = [Node(9, enrolled)], Nodes("a", there=[0, 9])  # delta is 1/1000
     assert (len(enrolment(nodes, local).joined(known, 1)) == 2) is joins
     assert len(nodes.asked) == joins
 
@@ -161,7 +197,7 @@ def test_nobody_joins_where_delta_would_reach_one_in_so_many(local: Work, enroll
 def test_the_nodes_of_a_simulation_stay_as_they_are(local: Work) -> None:
     nodes = Nodes("a", "b")
     nodes.between_sites = False
-    known = [Node(0, 5, silent=9)]
+    known = [Node(0, 5, silent=9, unanswered=True)]
     assert enrolment(nodes, local).joined(known, 1) == known
     assert nodes.asked == []
 

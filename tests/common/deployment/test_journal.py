@@ -72,6 +72,17 @@ def test_others_cannot_write_it(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "log.jsonl").read_text())["path"] == "/a"
 
 
+def test_no_more_is_read_than_a_journal_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "LARGEST_BYTES", 1000)
+    monkeypatch.setattr(journal, "LONGEST_LINE", 200)
+    path = tmp_path / "journal.jsonl"
+    whole = json.dumps({"event": "x"})
+    path.write_text("y" * 10_000 + "\n" + whole + "\n")
+    assert list(Journal(path).read()) == []
+    path.write_text("y" * 500 + "\n" + (whole + "\n") * 2)
+    assert len(list(Journal(path).read())) == 2
+
+
 @pytest.mark.parametrize("kind", ["a pipe", "a link", "a folder", "nothing"])
 def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str) -> None:
     """Root reads what an agent's account wrote: a pipe would hold it for ever, a link show it another's file."""
