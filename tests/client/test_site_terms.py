@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from client import app
+from client.device import Device
 from client.gate import check_cohort
-from client.node import HALF_WRITTEN_S, KEPT_ENCODED, SiteSource
+from client.node import HALF_WRITTEN_S, KEPT_ENCODED, SiteSource, open_session
 from client.policy import Policy
 from client.session import Session
 from client.store import load_store
@@ -134,3 +135,19 @@ def test_a_policy_with_no_limit_written_into_it_refuses_a_run_that_costs_nothing
         Given(work_for(which, DOMAIN)), session(tmp_path, which).ledger, Policy(max_epsilon=0.0, min_cohort=2)
     )
     assert node.prepare(preparation(which)).config["code"] == "epsilon"
+
+
+def test_what_a_site_has_decided_reaches_the_process_that_serves_it(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("wa wb wc wd\n")
+    (tmp_path / "site.toml").write_text('name = "north"\n[data]\nreader = "text"\npath = "texts.txt"\n')
+    (tmp_path / "policy.toml").write_text("max_epsilon = 3.0\n")
+    forgotten = tmp_path / "state" / "secagg-x.bin"
+    forgotten.parent.mkdir()
+    forgotten.write_bytes(b"secrets of a round that broke off")
+    os.utime(forgotten, (1.0, 1.0))
+    node = {"site": str(tmp_path / "site.toml"), "policy": str(tmp_path / "policy.toml")}
+    made = open_session({**node, "state-dir": str(tmp_path / "state"), "device": "cuda", "gpu-memory-mib": 100}, {})
+    assert made.device == Device("cuda", 100, or_cpu=True)
+    assert made.policy.max_epsilon == 3.0
+    assert made.accounts == made.source.fingerprints(made.source.store(scenario(), DOMAIN))
+    assert not forgotten.exists(), "whatever the message is about"
