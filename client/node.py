@@ -31,6 +31,7 @@ from common.errors import ConfigError, DataError
 from common.table import RowDomain
 from common.units import ClientStore, Record
 
+_SYNTAX = tomllib.TOMLDecodeError  # says line and column, and nothing that stands there
 HALF_WRITTEN_S = 3_600.0
 KEPT_ENCODED = 4  # runs over other rows or units that a site can serve in turns without reading its data again
 ACTIVITY_FILE = "activity.jsonl"
@@ -189,8 +190,8 @@ def site_description(site: Path) -> tuple[str, DataConfig, Party | None]:
         name = str(raw["name"])
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError, KeyError) as error:
         raise ConfigError(
-            f"cannot use the site file {site} ({type(error).__name__})",
-            remedy="Correct it; `fedembed agent check` reads it without sending anything.",
+            f"cannot use the site file {site} ({error if isinstance(error, _SYNTAX) else type(error).__name__})",
+            remedy="Correct it; `fedembed agent init` makes one to compare with, in another --home.",
         ) from None
     path = Path(data.path)
     data = data.model_copy(update={"path": str(path if path.is_absolute() else site.parent / path)})

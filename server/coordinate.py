@@ -25,6 +25,16 @@ RELEASE_FOLDER, STATE_FOLDER = "release", "state"
 UNPUBLISHED_SCORES = "unpublished-scores.json"
 
 
+def work_of(scenario: Scenario) -> Work:
+    """What a scenario amounts to, with its public rows.
+
+    Raises:
+        ConfigError, PrivacyConfigError: no run can be made of it.
+    """
+    family_rows = work_for(scenario, None).family.row_domain
+    return work_for(scenario, row_domain(scenario.vocabulary) if family_rows is not None else None)
+
+
 def coordinate(
     exchange: Exchange, scenario: Scenario, out: Path, *, reporter: Reporter, benchmarks: Mapping[str, Path]
 ) -> Outcome:
@@ -36,9 +46,7 @@ def coordinate(
     Raises:
         FedembedError: the subclass tells the kind of failure; nothing half-written is left behind.
     """
-    family_rows = work_for(scenario, None).family.row_domain
-    domain = row_domain(scenario.vocabulary) if family_rows is not None else None
-    work = work_for(scenario, domain)
+    work = work_of(scenario)
     before = scores_before_training(work, benchmarks)
     outcome = FederatedRun(work, exchange, out / STATE_FOLDER, reporter).execute()
     reporter.preparing("evaluating and writing the release")

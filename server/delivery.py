@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -56,6 +57,7 @@ class Delivery:
         self._exchange = exchange
         self._run = run
         self.changed: Mapping[str, IntArray] | None = None  # rows of each table that the last round changed
+        self.refusals: Counter[str] = Counter()  # what nodes have said in place of an answer, until it is reported
 
     def prepare(
         self, node_ids: Sequence[int], *, patience_s: float = RETURN_S, timeout_s: float | None = None
@@ -128,6 +130,8 @@ class Delivery:
                     if table is not None:
                         version = reply.config.get("version")
                         node.version = version if isinstance(version, int) else -1
+                    if (status := reply.config.get("status")) in ("refused", "failed"):
+                        self.refusals[f"{status}: {reply.config.get('code')}: {reply.config.get('reason')}"] += 1
                     replies.accept(key, reply)
             if not again:
                 return

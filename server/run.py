@@ -29,6 +29,7 @@ from server.secure_round import Member
 from server.secure_sums import SecureSums
 
 CLIENTS_PER_MESSAGE = 1024
+MOST_REPORTED = 10
 _SAME_FAULTS = "Lower federation.dropout, stragglers or min_clients, or take another seed: simulated faults repeat."
 
 
@@ -168,7 +169,10 @@ class FederatedRun:
         source = self._source.derive("round", number, 0 if self._work.plan.test_mode else attempt)
         drawn = drawn_clients(self._work, nodes, source)
         collect = self._collected_securely if self._secure else self._collected
-        found = collect(state, nodes, drawn, attempt=attempt, source=source)
+        try:
+            found = collect(state, nodes, drawn, attempt=attempt, source=source)
+        finally:
+            self._report_refusals(number)
         self._witness(number, found.released)
         step_norm = self._apply(state, found, nodes, final=self._is_last(number))
         state.round, state.selected = number, found.selected
@@ -177,6 +181,12 @@ class FederatedRun:
         self._save(state)
         rounds = self._work.scenario.federation.rounds
         self._reporter.round_finished(number, rounds, {**found.reasons, "seconds": round(seconds, 3)})
+
+    def _report_refusals(self, number: int) -> None:
+        """What sites said in place of an answer: their operators have to be asked, whatever became of the round."""
+        for said, times in self._delivery.refusals.most_common(MOST_REPORTED):
+            self._reporter.preparing(f"round {number}: {times} node(s) answered {said}")
+        self._delivery.refusals.clear()
 
     def _collected(
         self, state: RunState, nodes: list[Node], drawn: Mapping[int, IntArray], *, attempt: int, source: NoiseSource

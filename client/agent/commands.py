@@ -113,7 +113,7 @@ def approve_bundle(
         print(f"{digest[:16]}  {path}", file=sys.stderr)
     print(f"bundle {bundle.digest}", file=sys.stderr)
     if not yes:
-        typer.confirm("Let this code run at this site?", abort=True, err=True)
+        _ask("Let this code run at this site?")
     approval.approve(found, bundle)
     _answer(
         json_output,
@@ -165,7 +165,7 @@ def status(*, home: HomeOption = _HERE, json_output: JsonOption = False) -> None
     from client.agent.home import open_home
     from client.agent.processes import PROGRAMS
     from client.agent.reach import reach
-    from client.agent.record import activity, spent
+    from client.agent.record import LEDGER_FILE, activity, spent
     from common.deployment.running import is_up
     from common.deployment.watching import is_serving
 
@@ -181,6 +181,8 @@ def status(*, home: HomeOption = _HERE, json_output: JsonOption = False) -> None
         "spent": [asdict(a) for a in spent(found)],
     }
     lines = [f"{name:<12}{'up' if fine else 'DOWN'}" for name, fine in programs.items()]
+    if facts["rounds_served"] and not found.inside("state", LEDGER_FILE).exists():
+        lines += ["ledger      MISSING: the agent refuses to go on; put the latest copy of state/ledger.sqlite back"]
     lines += [f"coordinator {_printable(way.problem) or 'answers'}"]
     lines += [f"rounds served {facts['rounds_served']}, last message {facts['last_contact'] or 'never'}"]
     lines += [
@@ -192,6 +194,18 @@ def status(*, home: HomeOption = _HERE, json_output: JsonOption = False) -> None
         for line in facts["refusals"]
     ]
     _answer(json_output, facts, "\n".join(lines))
+
+
+def _ask(question: str) -> None:
+    """Raises ``UsageError`` for any answer but yes, and for none."""
+    from common.errors import UsageError
+
+    try:
+        yes = typer.confirm(question, err=True)
+    except typer.Abort:  # nobody is there to answer
+        yes = False
+    if not yes:
+        raise UsageError("not approved: nothing has changed", remedy="Answer y, or give --yes.")
 
 
 def _printable(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import secrets
 import stat
 import tomllib
@@ -57,6 +58,7 @@ memory_mib = 0            # most memory of the process that trains; 0: no bound
 gpu_memory_mib = 0        # most memory of the GPU; 0: no bound. Where it does not suffice, the CPU goes on
 """
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SITE = """# This site's data. Nothing that a coordinator sends replaces these settings.
 # `fedembed agent check` reads the data and says, in counts alone, what would be trained on.
 
@@ -117,11 +119,14 @@ def make_home(
         first_port: of three on loopback.
 
     Raises:
-        DeploymentError: the folder is in use, the invitation cannot be read, or there is no such account.
+        DeploymentError: the folder is in use, the name is none, the invitation cannot be read, or there is no such
+            account.
         StorageError: the folder cannot be written.
     """
     if folder.exists() and any(folder.iterdir()):
         raise DeploymentError(f"{folder} is not empty", remedy="Choose another --home, or `up` the one that is there.")
+    if not _NAME.fullmatch(name):
+        raise DeploymentError(f"{name!r} is no name for a site", remedy="Letters, digits, '.', '_', '-'; 63 at most.")
     invited = read_invitation(invitation)
     text = _AGENT.format(
         coordinator=json.dumps(invited["coordinator"]),

@@ -14,6 +14,7 @@ from client.agent.home import POLICY_FILE, SITE_FILE, AgentHome, hand_over
 from client.agent.record import spent
 from client.agent.task import HOME_VARIABLE
 from client.node import ACTIVITY_FILE
+from client.policy import read_policy
 from common.deployment.flower import flower_environment, port_answers
 from common.deployment.journal import Journal
 from common.deployment.running import Watching, refuse_taken, run_until_told
@@ -78,6 +79,7 @@ def up(home: AgentHome, tell: Journal) -> None:
 
     Raises:
         DeploymentError: no bundle is approved, root would run the node, a port is taken, or a program did not start.
+        ConfigError: the policy is missing or wrong.
     """
     _refuse_unfit(home)
     hand_over(home)
@@ -97,6 +99,7 @@ def _refuse_unfit(home: AgentHome) -> None:
     launchers = (home.inside("bin", name) for name in (TASK_COMMAND, *OTHER_COMMANDS))
     if not approved_bundles(home.folder) or not all(path.exists() for path in launchers):
         raise DeploymentError("no bundle is approved: nothing could run", remedy="fedembed agent approve-bundle")
+    read_policy(home.inside(POLICY_FILE))
     settings = home.settings
     refuse_taken("agent", (settings.runtime_port, settings.health_port, settings.metrics_port))
 

@@ -36,3 +36,15 @@ def opened(folder: Path) -> Home:
     from server.coordinator.home import open_home
 
     return open_home(folder)
+
+
+def opened_and_up(folder: Path) -> Home:
+    """The folder of a coordinator that is up. Raises ``DeploymentError``."""
+    from common.deployment.running import is_up
+    from common.errors import DeploymentError
+
+    if not is_up((home := opened(folder)).folder):
+        raise DeploymentError(
+            f"the coordinator in {folder} is not up", remedy=f"fedembed coordinator up --home {folder}"
+        )
+    return home

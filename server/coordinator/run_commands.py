@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from server.coordinator.command_group import HERE, HomeOption, JsonOption, answer, coordinator_app, opened
+from server.coordinator.command_group import (
+    HERE,
+    HomeOption,
+    JsonOption,
+    answer,
+    coordinator_app,
+    opened,
+    opened_and_up,
+)
 
 if TYPE_CHECKING:
     from server.coordinator.home import Home
@@ -39,7 +47,7 @@ def submit(
     from server.coordinator import runs
     from server.coordinator.processes import environment_of
 
-    found = opened(home)
+    found = opened_and_up(home)
     run = runs.submit(found, read_scenario(scenario, settings or ()), environment_of(found), name=name)
     answer(json_output and not wait, {"run": run.name, "folder": run.folder}, f"run {run.name}, in {run.folder}")
     if wait:
@@ -65,7 +73,7 @@ def resume(
     from server.coordinator import runs
     from server.coordinator.processes import environment_of
 
-    found = opened(home)
+    found = opened_and_up(home)
     again = runs.resume(found, run, environment_of(found))
     answer(
         json_output and not wait,
@@ -85,7 +93,7 @@ def stop(run: RunArgument, *, home: HomeOption = HERE) -> None:
     from server.coordinator import runs
     from server.coordinator.processes import environment_of
 
-    found = opened(home)
+    found = opened_and_up(home)
     runs.stop(found, run, environment_of(found))
     print(f"{run}: stopped")
 

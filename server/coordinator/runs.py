@@ -18,7 +18,7 @@ from common.deployment.journal import Journal, now
 from common.errors import DeploymentError, RoundError
 from common.files import atomic_files
 from server.checkpoint import last_round
-from server.coordinate import RELEASE_FOLDER, STATE_FOLDER
+from server.coordinate import RELEASE_FOLDER, STATE_FOLDER, work_of
 from server.coordinator.home import Home
 from server.progress import ROUNDS_FILE
 
@@ -60,14 +60,17 @@ def submit(home: Home, scenario: Scenario, environment: Mapping[str, str], *, na
 
     Raises:
         DeploymentError: the name is taken, the SuperLink does not answer, or the scenario does not fit.
+        ConfigError, PrivacyConfigError: no run can be made of the scenario.
     """
     _refuse_unfit(home, scenario)
+    work_of(scenario)  # what the run would refuse is refused before it has a name
     name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     if not _NAME.fullmatch(name):
         raise DeploymentError(f"{name!r} is no name for a run", remedy="Letters, digits, '.', '_', '-'.")
     folder = home.inside("runs", name)
     if folder.exists():
-        raise DeploymentError(f"there is a run {name!r}", remedy=f"fedembed coordinator resume {name}")
+        remedy = f"Give another --name; to go on with that one: fedembed coordinator resume {name}"
+        raise DeploymentError(f"there is a run {name!r}", remedy=remedy)
     folder.mkdir(parents=True)
     _save(folder, scenario, ())
     return resume(home, name, environment)

@@ -55,7 +55,7 @@ def init(key: KeyArgument, *, json_output: JsonOption = False) -> None:
         emit_json({"private_key": key, "public_key_file": public_file, "public_key": identity.public.hex()})
         return
     say(identity.public.hex())
-    note(f"private key in {key}: keep it on this machine; give {public_file} to the organiser")
+    note(f"private key in {key}: keep it on this machine; give {public_file} to every site")
 
 
 @roster_app.command("add")

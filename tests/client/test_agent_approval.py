@@ -15,15 +15,18 @@ from typing import Any
 import pytest
 from flwr.cli.install import install_from_fab
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
+from typer.testing import CliRunner
 
 import common
-from client.agent import approval, fork_server
+from client.agent import approval, fork_server, processes
+from client.agent.commands import agent_app
 from client.agent.fork_server import CODE_VARIABLE, HOME_VARIABLE
 from client.agent.home import AgentHome, AgentSettings
 from client.agent.task import approved_only, from_its_place
 from client.node import BUNDLE_VARIABLE
 from common.deployment.bundle import Bundle, read_bundle
-from common.errors import DeploymentError
+from common.deployment.journal import Journal
+from common.errors import ConfigError, DeploymentError, UsageError
 
 ROOT = Path(common.__file__).resolve().parent.parent
 VERSION, PATH_VERSION = "0.1.0", "0.1.0/../../x"
@@ -265,3 +268,25 @@ def test_a_file_twice_and_a_bundle_that_is_one(tmp_path: Path) -> None:
         archive.writestr("client/app.py", "")
     with pytest.raises(DeploymentError, match="twice"):
         read_bundle(path)
+
+
+@pytest.mark.parametrize(("answer", "approves"), [("y\n", True), ("n\n", False), ("", False)])
+def test_whoever_does_not_say_yes_has_approved_nothing(
+    home: AgentHome, monkeypatch: pytest.MonkeyPatch, answer: str, approves: bool
+) -> None:
+    content = packed()
+    monkeypatch.setattr("common.deployment.bundle.own_bundle", lambda: Bundle(content, ()))
+    monkeypatch.setattr("client.agent.home.open_home", lambda path: home)
+    done = CliRunner().invoke(agent_app, ["approve-bundle"], input=answer)
+    assert isinstance(done.exception, UsageError) is not approves
+    assert bool(approval.approved_bundles(home.folder)) is approves
+
+
+@pytest.mark.parametrize("policy", [None, "max_epsilonn = 1.0\n", "max_epsilon = -1.0\n"])
+def test_an_agent_without_a_policy_that_can_be_read_does_not_start(home: AgentHome, policy: str | None) -> None:
+    approved(home, packed())
+    with_user = AgentHome(home.folder, home.settings.model_copy(update={"user": "nobody"}))
+    if policy is not None:
+        (home.folder / "policy.toml").write_text(policy)
+    with pytest.raises(ConfigError, match="policy"):
+        processes.up(with_user, Journal(home.folder / "agent.jsonl"))

@@ -56,12 +56,15 @@ class Told:
         self.ok: list[int] = []
         self.charged: list[tuple[int, int]] = []  # of every site: rounds reserved, rounds charged
         self.outcome: Outcome | None = None
+        self.then: dict[int, Callable[[], None]] = {}  # what happens once so many rounds are done
+        self.sessions: list[Session] = []
 
     def preparing(self, message: str) -> None:
         self.said.append(message)
 
     def round_finished(self, round: int, rounds: int, facts: Any) -> None:
         self.ok.append(facts["ok"])
+        self.then.get(round, lambda: None)()
 
     def done(self) -> None:
         self.said.append("done")
@@ -94,9 +97,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]:
     monkeypatch.setattr(exchange_module, "time", SimpleNamespace(sleep=partial(_pass, clock)))
 
     def execute(
-        which: Scenario, *, comes_after: int, policies: Sequence[Policy] = (), mute: tuple[int, ...] = ()
+        which: Scenario,
+        *,
+        comes_after: int,
+        policies: Sequence[Policy] = (),
+        mute: tuple[int, ...] = (),
+        told: Told | None = None,
     ) -> Told:
-        work, told = work_for(which, DOMAIN), Told()
+        work, told = work_for(which, DOMAIN), told or Told()
         rng = np.random.default_rng(1)
         records = [Record(f"c{k}", f"c{k}", " ".join(rng.choice(WORDS, 8))) for k in range(SITES) for _ in range(5)]
         store = encode_clients(by_client(records).items(), work.family, work.options, domain=work.domain)
@@ -105,6 +113,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]:
             Session(GivenStore(shard(store, k, SITES)), ledgers[k], (*policies, *[Policy.permissive()] * SITES)[k])
             for k in range(SITES)
         ]
+        told.sessions = sessions
         grid = LateGrid(build_app(lambda context: sessions[context.node_id - FIRST_NODE_ID]), [{}] * SITES)
         grid.told, grid.comes_after, grid.mute = told, comes_after, mute
         exchange = Exchange(grid, 60.0, one_by_one=True, clock=lambda: clock.now)
@@ -190,3 +199,17 @@ def test_a_site_that_falls_silent_holds_up_two_rounds_and_no_more(run: Callable[
     assert told.ok == [SITES, *[SITES - 1] * (ROUNDS - 1)]
     assert told.said.count("1 node(s) are left out: they are connected and do not answer") == 1
     assert told.charged[-1] == (ROUNDS, 3), "questions that it lost were asked again, and charged once"
+
+
+@pytest.mark.parametrize("mode", ["local", "distributed"])
+def test_what_a_site_says_in_place_of_an_answer_is_reported(run: Callable[..., Told], mode: str) -> None:
+    told = Told()
+
+    def lower() -> None:
+        told.sessions[-1].policy = Policy.permissive().model_copy(update={"max_epsilon": 1e-3})
+
+    told.then[2] = lower
+    run(scenario(mode), comes_after=0, told=told)
+    assert told.ok == [SITES] * 2 + [SITES - 1] * (ROUNDS - 2)
+    (first, *_) = [line for line in told.said if line.startswith("round 3:")]
+    assert first.startswith("round 3: 1 node(s) answered refused: budget: epsilon would rise from")
