@@ -23,6 +23,7 @@ INK, MUTED, RULE = "#1c2430", "#6b7480", "#d5d9de"
 ACCENT, SECOND, THIRD = "#1f4e79", "#b5651d", "#4a7c59"
 WIDTH_IN = 7.2
 FEWEST_MAPPED = 3  # rows that make a map
+LARGEST_BUDGET = 1e12
 _LABELS = 60
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -105,7 +106,10 @@ def spend_lines(rounds: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[flo
 def spend_plot(
     observers: Mapping[str, list[tuple[float, float]]], target: float | None, *, width_in: float = WIDTH_IN
 ) -> str:
-    """Epsilon spent up to each round, one line an observer; ``observers`` as from ``spend_lines``."""
+    """Epsilon spent up to each round, one line an observer; ``observers`` as from ``spend_lines``.
+
+    A ``target`` that is no budget (a forged certificate may hold any number) is not drawn.
+    """
     if not observers:
         return ""
 
@@ -114,13 +118,14 @@ def spend_plot(
         styles = itertools.cycle(zip((ACCENT, SECOND, THIRD), ("-", "--", ":"), strict=True))
         for (points, who), (colour, dash) in zip(_same_lines(observers).items(), styles, strict=False):
             _line(axes, list(points), colour, label=" and ".join(who).replace("_", " "), dash=dash)
-        if target is not None:
-            axes.axhline(target, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+        budget = target if target is not None and 0 < target <= LARGEST_BUDGET else 0.0
+        if budget:
+            axes.axhline(budget, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
             axes.annotate(
-                "budget", (0, target), (2, 2), xycoords=("axes fraction", "data"), textcoords="offset points", size=8
+                "budget", (0, budget), (2, 2), xycoords=("axes fraction", "data"), textcoords="offset points", size=8
             )
         axes.set(xlabel="rounds released", ylabel="epsilon spent")
-        axes.set_ylim(0, 1.12 * max(target or 0.0, axes.get_ylim()[1] / 1.05))
+        axes.set_ylim(0, 1.12 * max(budget, axes.get_ylim()[1] / 1.05))
         axes.legend(fontsize=8, loc="lower right")
 
     return svg("spend", 2.5, draw, width_in=width_in)

@@ -166,6 +166,13 @@ JSON_VALUES = st.recursive(
 )
 
 
+@pytest.mark.parametrize("target", [-5.0, -1e300, 0.0, 5e-324, 1e-9, 1e12, 1.7e308])
+def test_a_budget_that_is_none_is_not_drawn(target: float) -> None:
+    forged = {**certificate(), "target_epsilon": target}
+    html = write_audit_page(audit_of_release(claim={"sentence": "?", "certificate": forged}, leaks=[]))
+    assert Page(html).open == []
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from([*certificate(), "epsilon", "tpr_at_fpr", "reason", "event", "second_opinion"]), JSON_VALUES)
 def test_a_forged_certificate_is_shown_and_breaks_nothing(name: str, value: Any) -> None:
