@@ -31,7 +31,6 @@ from common.errors import ConfigError, DataError
 from common.table import RowDomain
 from common.units import ClientStore, Record
 
-_SYNTAX = tomllib.TOMLDecodeError  # says line and column, and nothing that stands there
 HALF_WRITTEN_S = 3_600.0
 KEPT_ENCODED = 4  # runs over other rows or units that a site can serve in turns without reading its data again
 ACTIVITY_FILE = "activity.jsonl"
@@ -189,8 +188,10 @@ def site_description(site: Path) -> tuple[str, DataConfig, Party | None]:
         data = DataConfig.model_validate(raw.get("data", {}))
         name = str(raw["name"])
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError, KeyError) as error:
+        # a syntax error says line and column, and nothing that stands there
+        told = error if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
         raise ConfigError(
-            f"cannot use the site file {site} ({error if isinstance(error, _SYNTAX) else type(error).__name__})",
+            f"cannot use the site file {site} ({told})",
             remedy="Correct it; `fedembed agent init` makes one to compare with, in another --home.",
         ) from None
     path = Path(data.path)

@@ -129,12 +129,11 @@ def held_states(folder: Path, run: str) -> Iterator[SecretStates]:
     Raises:
         SecAggError: the file is damaged. StorageError: it cannot be read or written.
     """
+    erase_forgotten(folder)
     with disk_errors(folder), (folder / LOCK_FILE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for cut_off in folder.glob(".secagg-*.partial"):  # of a process that was killed while it wrote
             cut_off.unlink()
-        for path in _forgotten(folder):
-            path.unlink()
         states = SecretStates.of_run(folder, run)
         try:
             yield states

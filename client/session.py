@@ -111,10 +111,10 @@ class Session:
 
     def _refuse_overspent(self, announced: Announced) -> None:
         """Before the data are read: a run for which there is no room. ``_reserve`` asks again, and decides."""
-        parts, plan = announced.reservations(), announced.work.plan
         for name in self.accounts if self.policy.limits_spend else ():
-            if not any(self.ledger.has_reserved(part.run, name) for part in parts):
-                refuse(check_account(self.policy, self.ledger, plan, name, events_of(parts)))
+            if not self.ledger.has_reserved(announced.account, name):
+                whole = events_of(announced.reservations())
+                refuse(check_account(self.policy, self.ledger, announced.work.plan, name, whole))
 
     def _adopt(self, admission: Admission) -> None:
         self.admitted, self.parameters, self.version = admission, None, -1
@@ -252,7 +252,8 @@ class Session:
         beyond = self.ledger.charge(admitted.account_of(part), asked.round, asked.attempt, fingerprints)
         for fingerprint in beyond if self.policy.limits_spend else ():
             refuse(check_account(self.policy, self.ledger, plan, fingerprint, {}))
-        self._ask_of_accounts("lately", admitted, fingerprints, check_lately)
+        if self.policy.max_epsilon_per_period is not None:
+            self._ask_of_accounts("lately", admitted, fingerprints, check_lately)
 
     def _ask_of_accounts(
         self, about: str, admitted: Admission, fingerprints: Sequence[str], check: Callable[..., Refusal | None]

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from server.coordinator.command_group import HERE, HomeOption, JsonOption, answer, coordinator_app, opened
+from server.coordinator.command_group import (
+    HERE,
+    HomeOption,
+    JsonOption,
+    answer,
+    coordinator_app,
+    opened,
+    opened_and_up,
+)
 from server.coordinator.run_commands import run_rows
 
 __all__ = ["coordinator_app"]
@@ -163,15 +171,11 @@ def status(*, home: HomeOption = HERE, json_output: JsonOption = False) -> None:
 
     Example: fedembed coordinator status
     """
-    from common.deployment.running import is_up
     from common.deployment.watching import is_serving
-    from common.errors import DeploymentError
     from server.coordinator import sites
     from server.coordinator.processes import PROGRAMS, environment_of
 
-    found = opened(home)
-    if not is_up(found.folder):
-        raise DeploymentError(f"the coordinator in {home} is not up", remedy=f"fedembed coordinator up --home {home}")
+    found = opened_and_up(home)
     port = found.settings.loopback.health_port
     health = {name: is_serving(port, name) for name in PROGRAMS}
     known = sites.registered(found, environment_of(found))

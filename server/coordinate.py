@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,20 @@ RELEASE_FOLDER, STATE_FOLDER = "release", "state"
 UNPUBLISHED_SCORES = "unpublished-scores.json"
 
 
-def work_of(scenario: Scenario) -> Work:
+def work_of(scenario: Scenario, *, check: Callable[[Work], None] = lambda work: None) -> Work:
     """What a scenario amounts to, with its public rows.
+
+    Args:
+        check: refuses what is unfit, before the rows are read.
 
     Raises:
         ConfigError, PrivacyConfigError: no run can be made of it.
     """
-    family_rows = work_for(scenario, None).family.row_domain
-    return work_for(scenario, row_domain(scenario.vocabulary) if family_rows is not None else None)
+    without_rows = work_for(scenario, None)
+    check(without_rows)
+    if without_rows.family.row_domain is None:
+        return without_rows
+    return work_for(scenario, row_domain(scenario.vocabulary))
 
 
 def coordinate(

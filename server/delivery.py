@@ -79,8 +79,6 @@ class Delivery:
             found = reply if isinstance(reply, str) else _node_of(node_id, reply, sites=self._exchange.between_sites)
             if isinstance(found, str):
                 refusals.append(found)
-            elif found.name and found.name in {node.name for node in nodes}:
-                refusals.append(f"a node answers as {found.name!r}, which another is")
             else:
                 nodes.append(found)
         return sorted(nodes, key=lambda n: n.node_id), refusals

@@ -18,10 +18,9 @@ from common.release import load_release
 from common.table import HASHED, RowDomain
 from common.text import words
 from common.units import ClientStore, Record
-from common.vocabulary import row_domain
-from common.work import Work, refuse_large_delta, work_for
+from common.work import Work, refuse_large_delta
 from server.checkpoint import CheckpointDirectory
-from server.coordinate import STATE_FOLDER, UNPUBLISHED_SCORES
+from server.coordinate import STATE_FOLDER, UNPUBLISHED_SCORES, work_of
 from server.progress import Reporter
 from server.run import Outcome
 from simulations.checks import refuse_unfit, refuse_unfit_machine
@@ -179,11 +178,7 @@ def enrolled_work(scenario: Scenario) -> Work:
     Raises:
         ConfigError: the scenario cannot lead to a release.
     """
-    without_rows = work_for(scenario, None)
-    refuse_unfit(without_rows)
-    if without_rows.family.row_domain is None:
-        return without_rows
-    return work_for(scenario, row_domain(scenario.vocabulary))
+    return work_of(scenario, check=refuse_unfit)
 
 
 def prepared_clients(work: Work, out: Path, reporter: Reporter) -> ClientStore:

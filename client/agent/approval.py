@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import common
 from client.agent.fork_server import socket_path
 from client.agent.home import AgentHome
 from common.deployment.bundle import Bundle
-from common.deployment.flower import APP_PACKAGES, flower_environment, tail
+from common.deployment.flower import APP_PACKAGES, flower_environment, installation, tail
 from common.deployment.journal import now
 from common.errors import DeploymentError
 from common.files import atomic_files
@@ -84,21 +83,17 @@ def foreign_files(folder: Path) -> list[str]:
     A site's process has imported its own installation before it sees a bundle, and that is what serves a message: the
     hash of a bundle with other code would stand in the ledger for code that never ran.
     """
-    root = _installation()
+    root = installation()
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.py"))
     return [name for name in names if not _same(folder / name, root / name)]
 
 
 def installed_code() -> str:
     """SHA-256 over the code of this installation that a bundle holds, as it stands on disk."""
-    root, found = _installation(), hashlib.sha256()
+    root, found = installation(), hashlib.sha256()
     for path in sorted(path for package in APP_PACKAGES for path in (root / package).rglob("*.py")):
         found.update(f"{path.relative_to(root)} ".encode() + hashlib.sha256(path.read_bytes()).digest())
     return found.hexdigest()
-
-
-def _installation() -> Path:
-    return Path(common.__file__).resolve().parent.parent
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import re
 import secrets
 import stat
 import tomllib
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.deployment.settings import checked_settings, read_settings
+from common.deployment.settings import NAME, checked_settings, read_settings
 from common.errors import DeploymentError
 from common.files import disk_errors, write_private, write_whole
 from common.secagg.keys import Identity
@@ -58,7 +57,6 @@ memory_mib = 0            # most memory of the process that trains; 0: no bound
 gpu_memory_mib = 0        # most memory of the GPU; 0: no bound. Where it does not suffice, the CPU goes on
 """
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SITE = """# This site's data. Nothing that a coordinator sends replaces these settings.
 # `fedembed agent check` reads the data and says, in counts alone, what would be trained on.
 
@@ -125,7 +123,7 @@ def make_home(
     """
     if folder.exists() and any(folder.iterdir()):
         raise DeploymentError(f"{folder} is not empty", remedy="Choose another --home, or `up` the one that is there.")
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise DeploymentError(f"{name!r} is no name for a site", remedy="Letters, digits, '.', '_', '-'; 63 at most.")
     invited = read_invitation(invitation)
     text = _AGENT.format(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import subprocess
 import tempfile
 import tomllib
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from common.deployment.flower import assemble_app, flower_environment, tail, tool
+from common.deployment.settings import NAME
 from common.errors import DeploymentError
 
 RUN_KEYS = ("scenario", "out", "benchmarks", "simulation", "coordinator", "bundle")
 _DESCRIPTION = "pyproject.toml"
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,6 @@ def _check_name(path: Path, described: Mapping[str, Any]) -> None:
         parts = [str(described["tool"]["flwr"]["app"]["publisher"]), str(project["name"]), str(project["version"])]
     except (KeyError, TypeError):
         parts = [""]
-    wrong = [part for part in parts if not _PART.fullmatch(part)]
+    wrong = [part for part in parts if not NAME.fullmatch(part)]
     if wrong:
         raise DeploymentError(f"the bundle {path} has a publisher, name or version that is none: {wrong[0]!r}")

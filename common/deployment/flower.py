@@ -25,10 +25,15 @@ POLL_INTERVAL_S = 0.5
 STOP_TIMEOUT_S = 15.0
 
 
+def installation() -> Path:
+    """The folder in which this installation's packages lie."""
+    return Path(common.__file__).resolve().parent.parent
+
+
 def assemble_app(directory: Path, run_config: Mapping[str, str]) -> Path:
     """A Flower app folder with this installation's own packages: what ``flwr run`` and ``flwr build`` take."""
     directory.mkdir(parents=True)
-    root = Path(common.__file__).resolve().parent.parent
+    root = installation()
     for package in APP_PACKAGES:
         shutil.copytree(root / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
     defaults = "\n".join(f'{key} = ""' for key in run_config)

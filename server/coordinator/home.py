@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.deployment.certificates import Certificate, authority, server_certificate
-from common.deployment.settings import checked_settings, read_settings
+from common.deployment.settings import NAME, checked_settings, read_settings
 from common.errors import DeploymentError
 from common.files import disk_errors, write_private, write_whole
 from common.secagg.keys import Identity
@@ -63,7 +63,7 @@ class StorageSettings(_Section):
 class Settings(_Section):
     """``coordinator.toml``."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    name: str = Field(pattern=f"^{NAME.pattern}$")
     public: PublicSettings
     loopback: LoopbackSettings = LoopbackSettings()
     storage: StorageSettings = StorageSettings()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from common.config import Scenario, scenario_from_json
 from common.deployment.bundle import RUN_KEYS, bundle_of
 from common.deployment.flower import CONNECTION, assemble_app, json_output, run_status, start_run
 from common.deployment.journal import Journal, now
+from common.deployment.settings import NAME
 from common.errors import DeploymentError, RoundError
 from common.files import atomic_files
 from server.checkpoint import last_round
@@ -24,12 +24,10 @@ from server.progress import ROUNDS_FILE
 
 RUN_FILE = "run.json"
 POLL_INTERVAL_S = 0.5
-STATUS_INTERVAL_S = (
-    15.0  # asking Flower costs a second of computing: a run says itself how it ends, unless it is killed
-)
+# Asking Flower costs a second of computing: a run says itself how it ends, unless it is killed.
+STATUS_INTERVAL_S = 15.0
 ENDING_INTERVAL_S = 2.0  # once it has said so; it may still be scoring what it trained
 LAST_EVENTS = ("done", "failed")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def submit(home: Home, scenario: Scenario, environment: Mapping[str, str], *, na
     _refuse_unfit(home, scenario)
     work_of(scenario)  # what the run would refuse is refused before it has a name
     name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise DeploymentError(f"{name!r} is no name for a run", remedy="Letters, digits, '.', '_', '-'.")
     folder = home.inside("runs", name)
     if folder.exists():

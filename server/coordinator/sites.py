@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
 from common.deployment.journal import now
+from common.deployment.settings import NAME
 from common.errors import DeploymentError
 from common.files import atomic_files
 from server.coordinator import fleet
 from server.coordinator.home import Home
 
 PENDING, APPROVED, REVOKED = "pending", "approved", "revoked"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _IDENTITY = re.compile(r"[0-9a-f]{64}")
 _LARGEST_REQUEST = 10_000
 _REVOKED_FOLDER = "revoked"
@@ -62,7 +62,7 @@ def enroll(home: Home, request: Path) -> Site:
     raw = _request(request)
     name, key = str(raw.get("name", "")), _node_key(str(raw.get("node_key", "")), request)
     identity = str(raw.get("identity", ""))
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise DeploymentError(f"{request}: {name!r} is no name for a site", remedy="Letters, digits, '.', '_', '-'.")
     if not _IDENTITY.fullmatch(identity):
         raise DeploymentError(f"{request}: the identity is no public key of 64 hexadecimal digits")

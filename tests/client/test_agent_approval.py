@@ -173,7 +173,7 @@ def test_the_digest_of_the_code_follows_every_file_of_a_bundle(tmp_path: Path, m
     for package in ("server", "client", "common"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("")
-    monkeypatch.setattr(approval, "_installation", lambda: tmp_path)
+    monkeypatch.setattr(approval, "installation", lambda: tmp_path)
     found = [approval.installed_code()]
     (tmp_path / "client" / "__init__.py").write_text("x = 1\n")
     found.append(approval.installed_code())
